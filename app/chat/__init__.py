@@ -1,0 +1,1 @@
+"""What one can do with a chat: ask, stop, ask again, read, follow. Knows no web framework."""

@@ -1,0 +1,288 @@
+"""Following a session: one tail per session on this node, and a cursor into it per connection.
+
+A follower waits until the tail is ahead of its cursor, takes everything in between, and is sent
+it in one frame. A slow one costs a cursor and nothing else: what the tail let go is read from the
+log, what the log let go is replaced by the whole state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from app.db import sessions
+from app.db.results import SessionState
+from app.domain.caller import Caller
+from app.domain.errors import NotFound, TooManyConnections, Unavailable
+from app.domain.events import Entry, EventType, SessionChanged
+from app.domain.frames import (
+    PROTOCOL_VERSION,
+    Bye,
+    ByeReason,
+    Entries,
+    Frame,
+    Heartbeat,
+    History,
+    HistoryReason,
+    Welcome,
+)
+from app.domain.position import BEFORE_ALL, Position
+from app.domain.resume import Unserved, judge
+
+if TYPE_CHECKING:
+    from app.chat.reading import Reading
+    from app.chat.tails import SessionTail, Tails
+    from app.db.engine import Database
+    from app.streams.session_log import SessionLog
+    from app.telemetry import Metrics
+
+_FRAME_ENTRIES = 512
+"""Entries in one frame at most, so that one write stays well under a megabyte."""
+
+_RETRY_SECONDS = 1.0
+"""How long a follower waits before it asks a part again that could not be reached."""
+
+_DRAIN_SPREAD_MS = 500
+"""Clients of a draining node come back spread over this time, not all in one moment."""
+
+
+class FollowingLimits(NamedTuple):
+    """What bounds one follower."""
+
+    lifetime_seconds: float
+    heartbeat_seconds: float
+    connections_per_user: int
+
+
+class PollAnswer(NamedTuple):
+    """What a long poll found."""
+
+    entries: Sequence[Entry]
+    position: Position
+    history: History | None
+
+
+class Following:
+    """All followers on this node."""
+
+    def __init__(
+        self,
+        *,
+        node_id: str,
+        database: Database,
+        log: SessionLog,
+        tails: Tails,
+        reading: Reading,
+        limits: FollowingLimits,
+        metrics: Metrics,
+    ) -> None:
+        """Take the parts and bounds."""
+        self.node_id = node_id
+        self.log = log
+        self.tails = tails
+        self.reading = reading
+        self.limits = limits
+        self.metrics = metrics
+        self.draining = False
+        self._database = database
+        self._connections: Counter[str] = Counter()
+
+    async def open(
+        self, caller: Caller, session_id: str, after: Position | None, transport: str
+    ) -> Follower:
+        """Begin to follow; ``close`` must be called in any case.
+
+        Raises NotFound for a session that is not the caller's, TooManyConnections, and
+        Unavailable when the log cannot be read now.
+        """
+        if self._connections[caller.user_id] >= self.limits.connections_per_user:
+            raise TooManyConnections
+        # Counted before the first await, so that a burst cannot pass the limit together.
+        self._connections[caller.user_id] += 1
+        follower = Follower(self, caller, session_id, after, transport)
+        try:
+            state = await sessions.session_state(
+                self._database, user_id=caller.user_id, session_id=session_id
+            )
+            if state is SessionState.DELETED:
+                follower.deleted = True
+            else:
+                await follower.join(self.tails.hold(session_id))
+        except BaseException:
+            await follower.close()
+            raise
+        return follower
+
+    def left(self, caller: Caller) -> None:
+        """Free a connection's slot."""
+        self._connections[caller.user_id] -= 1
+        if self._connections[caller.user_id] <= 0:
+            del self._connections[caller.user_id]
+
+    def drain(self) -> None:
+        """Let every follower, present and to come, end with ``bye``."""
+        self.draining = True
+        self.tails.wake_all()
+
+
+class Follower:
+    """One connection's place in one session."""
+
+    def __init__(
+        self,
+        following: Following,
+        caller: Caller,
+        session_id: str,
+        after: Position | None,
+        transport: str,
+    ) -> None:
+        """Stand at ``after``; None asks for the whole state first."""
+        self.deleted = False
+        """Whether the session is gone, and there is nothing to follow."""
+        self._following = following
+        self._caller = caller
+        self._session_id = session_id
+        self._position = after
+        self._transport = transport
+        self._tail: SessionTail | None = None
+        self._closed = False
+        self._gauge = following.metrics.streams_open.labels(transport=transport)
+        self._delivered = following.metrics.events_delivered.labels(transport=transport)
+        self._gauge.inc()
+
+    async def join(self, tail: SessionTail) -> None:
+        """Attach to the node's tail of the session, loaded before anything is judged by it."""
+        self._tail = tail
+        await tail.ready()
+
+    async def close(self) -> None:
+        """Give the connection's slot and the tail back; safe to call twice."""
+        if self._closed:
+            return
+        self._closed = True
+        self._gauge.dec()
+        self._following.left(self._caller)
+        if self._tail is not None:
+            self._following.tails.release(self._tail)
+
+    async def frames(self) -> AsyncIterator[Frame]:
+        """Give Welcome, what was missed (or the whole state), then live; Bye last."""
+        limits = self._following.limits
+        yield Welcome(
+            protocol=PROTOCOL_VERSION,
+            session_id=self._session_id,
+            node_id=self._following.node_id,
+            transport=self._transport,
+            heartbeat_seconds=limits.heartbeat_seconds,
+        )
+        ends = time.monotonic() + limits.lifetime_seconds * random.uniform(0.9, 1.1)  # noqa: S311
+        while True:
+            bye = self._reason_to_end(ends)
+            if bye is not None:
+                yield bye
+                return
+            try:
+                frame = await self._next(min(limits.heartbeat_seconds, self._until_end(ends)))
+            except NotFound:
+                yield Bye(ByeReason.SESSION_DELETED, reconnect=False, after_ms=0)
+                return
+            except Unavailable:
+                # The stream outlives its parts: the client keeps what it has until they are back.
+                await asyncio.wait((self._held.changed,), timeout=_RETRY_SECONDS)
+                frame = Heartbeat()
+            if frame is None:
+                continue
+            yield frame
+            if isinstance(frame, Entries) and _tells_deletion(frame.entries[-1]):
+                yield Bye(ByeReason.SESSION_DELETED, reconnect=False, after_ms=0)
+                return
+
+    async def poll(self, wait_seconds: float) -> PollAnswer:
+        """Give what there is after the position, or what comes first within ``wait_seconds``."""
+        ends = time.monotonic() + wait_seconds
+        while True:
+            remaining = ends - time.monotonic()
+            frame = await self._next(max(remaining, 0.0))
+            if isinstance(frame, Entries):
+                return PollAnswer(frame.entries, frame.position, None)
+            if isinstance(frame, History):
+                return PollAnswer((), Position.parse(frame.position), frame)
+            if remaining <= 0 or self._following.draining:
+                return PollAnswer((), self._position or BEFORE_ALL, None)
+
+    async def _next(self, wait_seconds: float) -> Frame | None:
+        """Give the next frame; Heartbeat after ``wait_seconds``, None to look around again."""
+        if self._position is None:
+            return await self._history(HistoryReason.INITIAL)
+        tail = self._held
+        changed = tail.changed
+        found = tail.state.after(self._position, _FRAME_ENTRIES)
+        if found is Unserved.UNKNOWN:
+            # The cursor may come from a snapshot that is newer than what this node was told.
+            await tail.sync()
+            found = tail.state.after(self._position, _FRAME_ENTRIES)
+        if isinstance(found, Unserved):
+            return await self._from_log(self._position)
+        if found:
+            return self._entries(found)
+        done, _ = await asyncio.wait((changed,), timeout=wait_seconds)
+        return None if done else Heartbeat()
+
+    async def _from_log(self, position: Position) -> Frame | None:
+        held = await self._following.log.read(self._session_id, position, _FRAME_ENTRIES)
+        reason = judge(position, held.first, held.last, original=held.original)
+        if reason is not None:
+            return await self._history(reason)
+        return self._entries(held.entries) if held.entries else None
+
+    def _entries(self, entries: Sequence[Entry]) -> Entries:
+        # A deletion ends the stream: what would follow belongs to nobody.
+        for at, entry in enumerate(entries):
+            if _tells_deletion(entry):
+                entries = entries[: at + 1]
+                break
+        frame = Entries(entries)
+        self._position = frame.position
+        self._delivered.inc(len(entries))
+        return frame
+
+    async def _history(self, reason: HistoryReason) -> History:
+        page = await self._following.reading.whole(self._session_id, self._caller.user_id)
+        self._position = Position.parse(page.position)
+        self._following.metrics.histories.labels(reason=reason.value).inc()
+        return History(page.items, page.position, reason)
+
+    def _reason_to_end(self, ends: float) -> Bye | None:
+        if self._following.draining:
+            spread = random.randrange(_DRAIN_SPREAD_MS)  # noqa: S311
+            return Bye(ByeReason.DRAIN, reconnect=True, after_ms=spread)
+        expires_at = self._caller.expires_at
+        if expires_at is not None and time.time() >= expires_at:
+            return Bye(ByeReason.TOKEN_EXPIRED, reconnect=False, after_ms=0)
+        if time.monotonic() >= ends:
+            return Bye(ByeReason.LIFETIME, reconnect=True, after_ms=0)
+        return None
+
+    def _until_end(self, ends: float) -> float:
+        remaining = ends - time.monotonic()
+        if self._caller.expires_at is not None:
+            remaining = min(remaining, self._caller.expires_at - time.time())
+        return max(remaining, 0.001)
+
+    @property
+    def _held(self) -> SessionTail:
+        if self._tail is None:
+            raise NotFound
+        return self._tail
+
+
+def _tells_deletion(entry: Entry) -> bool:
+    if entry.type != EventType.SESSION:
+        return False
+    return msgspec.json.decode(entry.data, type=SessionChanged).deleted

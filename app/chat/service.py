@@ -1,0 +1,294 @@
+"""The chat itself: ask, stop, ask again; sessions; history."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from app.db import attempts, questions, sessions, users
+from app.domain.errors import Overloaded, Unavailable
+from app.domain.events import SessionChanged, new_entry
+from app.domain.messages import (
+    Message,
+    Status,
+    check_client_message_id,
+    check_message,
+    check_session_id,
+    check_title,
+    title_from_question,
+)
+from app.domain.position import BEFORE_ALL
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    import structlog
+
+    from app.chat.reading import MessagePage, Reading
+    from app.chat.settling import Settling
+    from app.db.engine import Database
+    from app.db.results import Accepted, SessionPage
+    from app.domain.caller import Caller
+    from app.domain.messages import Session
+    from app.domain.outbox import OutboxEvent
+    from app.events.envelope import EventBuilder
+    from app.models.registry import ModelDescription, ModelRegistry
+    from app.streams.jobs import JobQueue
+    from app.streams.session_log import SessionLog
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A question that was accepted, and where the log stands right after it."""
+
+    session_id: str
+    user_message: Message
+    assistant_message: Message
+    position: str
+
+
+class ModelList(msgspec.Struct, frozen=True):
+    """The models that a question may name."""
+
+    items: list[ModelDescription]
+    default: str
+
+
+class Chat:
+    """What a caller may do. Everything raises errors of ``app.domain.errors`` only."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        log: SessionLog,
+        jobs: JobQueue,
+        reading: Reading,
+        settling: Settling,
+        models: ModelRegistry,
+        events: EventBuilder,
+        queue_limit: int,
+        new_id: Callable[[], str],
+        clock: Callable[[], datetime],
+        logger: structlog.stdlib.BoundLogger,
+    ) -> None:
+        """Take the parts."""
+        self._database = database
+        self._log = log
+        self._jobs = jobs
+        self._reading = reading
+        self._settling = settling
+        self._models = models
+        self._events = events
+        self._queue_limit = queue_limit
+        self._new_id = new_id
+        self._clock = clock
+        self._logger = logger
+
+    async def ask(
+        self,
+        caller: Caller,
+        *,
+        text: str,
+        session_id: str | None,
+        client_message_id: str | None,
+        model: str | None,
+    ) -> tuple[Asked, bool]:
+        """Accept a question; the second value tells that it had been accepted before.
+
+        Once this returns, the question and its awaited answer are committed, and whatever happens
+        to Redis or a worker, the answer comes or visibly fails.
+        """
+        text = check_message(text)
+        session_id = self._new_id() if session_id is None else check_session_id(session_id)
+        if client_message_id is not None:
+            client_message_id = check_client_message_id(client_message_id)
+        model_id = self._models.get(model).model_id
+        await self._check_room()
+        await self._ensure_user(caller)
+        now = self._clock()
+        accepted = await questions.accept_question(
+            self._database,
+            user_id=caller.user_id,
+            session_id=session_id,
+            new_session_title=title_from_question(text),
+            message_id=self._new_id(),
+            answer_id=self._new_id(),
+            text=text,
+            client_message_id=client_message_id,
+            model=model_id,
+            now=now,
+            events=lambda found: self._question_events(caller, found, now),
+        )
+        if accepted.repeated:
+            return await self._asked_before(caller, accepted), True
+        return await self._enqueue(accepted, [accepted.user_message]), False
+
+    async def regenerate(self, caller: Caller, message_id: str, model: str | None = None) -> Asked:
+        """Have the latest question of a session answered once more, in place of its answer."""
+        model_id = None if model is None else self._models.get(model).model_id
+        await self._check_room()
+        accepted = await questions.accept_regeneration(
+            self._database,
+            user_id=caller.user_id,
+            message_id=message_id,
+            model=model_id,
+            now=self._clock(),
+            events=lambda _: [],
+        )
+        return await self._enqueue(accepted, [])
+
+    async def cancel(self, caller: Caller, message_id: str) -> tuple[Status, bool]:
+        """Stop an answer; the second value is false where it had ended already.
+
+        The request is committed before anything else, so that it holds whatever the worker that
+        should obey is doing. Without a worker on the session the answer ends right here.
+        """
+        stop = await attempts.request_stop(
+            self._database, user_id=caller.user_id, message_id=message_id, now=self._clock()
+        )
+        message = stop.message
+        if not stop.accepted:
+            return message.status, False
+        try:
+            owner = await self._log.cancel(message.session_id, message_id)
+            if owner is None:
+                ended = await self._settling.settle_unowned(message, Status.CANCELLED, None)
+                message = ended or message
+        except Unavailable:
+            # It is committed: the next attempt reads it from the database before it begins.
+            self._logger.warning("stop_not_announced", message_id=message_id)
+        return message.status, True
+
+    async def create_session(
+        self, caller: Caller, session_id: str | None, title: str | None
+    ) -> Session:
+        """Make an empty session."""
+        session_id = self._new_id() if session_id is None else check_session_id(session_id)
+        title = "" if title is None else check_title(title)
+        await self._ensure_user(caller)
+        now = self._clock()
+        return await sessions.create_session(
+            self._database,
+            user_id=caller.user_id,
+            session_id=session_id,
+            title=title,
+            now=now,
+            events=lambda made: [
+                self._events.session_started(made, user_id=caller.user_id, now=now)
+            ],
+        )
+
+    async def sessions(self, caller: Caller, limit: int, cursor: str | None) -> SessionPage:
+        """List the caller's sessions, newest activity first."""
+        return await sessions.sessions(
+            self._database, user_id=caller.user_id, limit=limit, cursor=cursor
+        )
+
+    async def session(self, caller: Caller, session_id: str) -> Session:
+        """Give one session of the caller's."""
+        return await sessions.session(self._database, user_id=caller.user_id, session_id=session_id)
+
+    async def rename_session(self, caller: Caller, session_id: str, title: str) -> Session:
+        """Change a session's title and tell whoever follows it."""
+        now = self._clock()
+        changed = await sessions.rename_session(
+            self._database,
+            user_id=caller.user_id,
+            session_id=session_id,
+            title=check_title(title),
+            now=now,
+            events=lambda renamed: [
+                self._events.session_renamed(renamed, user_id=caller.user_id, now=now)
+            ],
+        )
+        session = changed.session
+        entry = new_entry(SessionChanged(session.session_id, session.title))
+        try:
+            await self._log.record(session.session_id, [entry], pristine=changed.pristine)
+        except Unavailable:
+            self._logger.warning("rename_not_announced", session_id=session.session_id)
+        return session
+
+    async def delete_session(self, caller: Caller, session_id: str) -> None:
+        """Remove a session with all that was said in it, and end every stream of it."""
+        now = self._clock()
+        await sessions.delete_session(
+            self._database,
+            user_id=caller.user_id,
+            session_id=session_id,
+            now=now,
+            events=lambda gone: [
+                self._events.session_deleted(gone, user_id=caller.user_id, now=now)
+            ],
+        )
+        entry = new_entry(SessionChanged(session_id, "", deleted=True))
+        try:
+            await self._log.delete(session_id, entry)
+        except Unavailable:
+            self._logger.warning("deletion_not_announced", session_id=session_id)
+
+    async def history(
+        self, caller: Caller, session_id: str, limit: int = 100, before: str | None = None
+    ) -> MessagePage:
+        """Give a page of messages and the position that it stands at."""
+        return await self._reading.page(session_id, caller.user_id, limit, before)
+
+    def models(self) -> ModelList:
+        """List the models."""
+        return ModelList(self._models.describe(), self._models.default)
+
+    async def _check_room(self) -> None:
+        # Before the database is touched: with Redis away or the queue full nothing is accepted,
+        # and the caller is told at once instead of waiting for an answer that does not begin.
+        if await self._jobs.depth() >= self._queue_limit:
+            raise Overloaded
+
+    async def _ensure_user(self, caller: Caller) -> None:
+        await users.ensure_user(
+            self._database, user_id=caller.user_id, name=caller.name, now=self._clock()
+        )
+
+    async def _enqueue(self, accepted: Accepted, said: list[Message]) -> Asked:
+        answer = accepted.assistant_message
+        session_id = accepted.session.session_id
+        position = BEFORE_ALL
+        try:
+            position = await self._log.submit(
+                session_id,
+                answer.message_id,
+                answer.attempt,
+                [new_entry(message) for message in said],
+                pristine=accepted.pristine,
+            )
+            await self._jobs.enqueue(session_id, answer.message_id)
+        except Unavailable:
+            # Committed is accepted: the reconciler enqueues what nothing covers.
+            self._logger.warning("answer_not_enqueued", message_id=answer.message_id)
+        return Asked(session_id, accepted.user_message, answer, str(position))
+
+    async def _asked_before(self, caller: Caller, accepted: Accepted) -> Asked:
+        session_id = accepted.session.session_id
+        page = await self._reading.page(session_id, caller.user_id, 100, None)
+        now = {message.message_id: message for message in page.items}
+        question, answer = accepted.user_message, accepted.assistant_message
+        return Asked(
+            session_id,
+            now.get(question.message_id, question),
+            now.get(answer.message_id, answer),
+            page.position,
+        )
+
+    def _question_events(
+        self, caller: Caller, accepted: Accepted, now: datetime
+    ) -> list[OutboxEvent]:
+        events = []
+        if accepted.created_session:
+            events.append(
+                self._events.session_started(accepted.session, user_id=caller.user_id, now=now)
+            )
+        events.append(
+            self._events.chat_message(accepted.user_message, user_id=caller.user_id, now=now)
+        )
+        return events

@@ -1,0 +1,305 @@
+"""The ``throughline`` command.
+
+Each subcommand is a composition root: it reads the settings, makes the parts and hands them
+values. What a subcommand needs is imported when it runs, so that the others are quick.
+
+Exit statuses: 0 done or ended in good order, 1 failed, 2 wrong usage or broken settings. Every
+failure that is not a bug is named in plain lines on stderr, without a traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import importlib.metadata
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from app.domain.caller import DEVELOPMENT_USER
+
+if TYPE_CHECKING:
+    from app.config import Settings
+
+_PROCESSES_MAX = 64
+_NAME_MAX_CHARACTERS = 64
+_HOURS_MAX = 24 * 365
+
+
+class Refused(Exception):
+    """The command cannot do its work; the message is one sentence for a person."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Name the mistake in one line; the usage is one ``--help`` away."""
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; give the exit status."""
+    options = _parser().parse_args(arguments)
+    from app.config import SettingsError
+    from app.domain.errors import ChatError
+
+    try:
+        result: int = options.run(options)
+    except SettingsError as error:
+        for mistake in error.mistakes:
+            print(mistake, file=sys.stderr)
+        return 2
+    except (Refused, ChatError) as error:
+        print(f"throughline: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return result
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="throughline",
+        description="An AI chat server whose answers survive reloads, reconnects and crashes.",
+        epilog="Settings come from the environment: see docs/operations.md.",
+        allow_abbrev=False,
+    )
+    version = importlib.metadata.version("throughline")
+    parser.add_argument("--version", action="version", version=f"throughline {version}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
+
+    up = commands.add_parser("up", help="run everything on this machine, with embedded parts")
+    up.add_argument("--port", help="port of the first web node (8000)")
+    up.add_argument("--host", help="address to listen on (127.0.0.1)")
+    up.add_argument("--web", type=_from_1, default=1, metavar="N", help="web nodes (1)")
+    up.add_argument("--workers", type=_from_0, default=1, metavar="N", help="workers (1)")
+    up.add_argument("--data", metavar="DIR", help="data directory (./data)")
+    up.add_argument("--model", metavar="NAME", help="model of questions that name none")
+    up.set_defaults(run=_up)
+
+    web = commands.add_parser("web", help="run one web node")
+    web.add_argument("--host", help="address to listen on (127.0.0.1)")
+    web.add_argument("--port", help="port to listen on (8000)")
+    web.set_defaults(run=_web)
+
+    worker = commands.add_parser("worker", help="run one worker")
+    worker.add_argument("role", choices=["generation"])
+    worker.set_defaults(run=_worker)
+
+    token = commands.add_parser("token", help="print a token for a user, made where missing")
+    token.add_argument("name", metavar="NAME", type=_name)
+    token.add_argument("--admin", action="store_true", help="let it open the admin pages")
+    token.add_argument("--hours", type=_hours, help="how long it is valid (12)")
+    token.set_defaults(run=_token)
+
+    migrate = commands.add_parser("migrate", help="bring the database up to date")
+    migrate.set_defaults(run=_migrate)
+
+    doctor = commands.add_parser("doctor", help="examine the installation, say what to do")
+    doctor.set_defaults(run=_doctor)
+    return parser
+
+
+def _up(options: argparse.Namespace) -> int:
+    from app.config import LauncherSettings
+    from app.launcher import up
+
+    settings = LauncherSettings(
+        **_given(
+            port=options.port,
+            host=options.host,
+            data_dir=options.data,
+            model_default=options.model,
+        )
+    )
+    _configure_logging(settings)
+    return asyncio.run(up(settings, web=options.web, workers=options.workers))
+
+
+def _web(options: argparse.Namespace) -> int:
+    from app.config import WebSettings
+
+    settings = WebSettings(**_given(host=options.host, port=options.port))
+    settings.signing_key()  # an unusable one is named here, not at the first request
+    _need_redis(settings)
+    _configure_logging(settings)
+    from app.main import serve
+
+    serve(settings)
+    return 0
+
+
+def _worker(options: argparse.Namespace) -> int:
+    from app.config import Settings
+
+    settings = Settings()
+    _need_redis(settings)
+    _configure_logging(settings)
+    from workers.__main__ import run
+
+    return run(settings, options.role)
+
+
+def _token(options: argparse.Namespace) -> int:
+    import jwt
+
+    from app.config import Settings
+
+    settings = Settings()
+    key = settings.signing_key()
+    now = datetime.now(UTC)
+    valid = (
+        timedelta(hours=options.hours)
+        if options.hours is not None
+        else timedelta(seconds=settings.jwt_ttl_seconds)
+    )
+    claims: dict[str, object] = {
+        "sub": asyncio.run(_user_id(settings, options.name, now)),
+        "name": options.name,
+        "roles": ["admin"] if options.admin else [],
+        "iat": now,
+        "exp": now + valid,
+    }
+    if settings.jwt_issuer:
+        claims["iss"] = settings.jwt_issuer
+    if settings.jwt_audience:
+        claims["aud"] = settings.jwt_audience
+    print(jwt.encode(claims, key, algorithm="HS256"))
+    return 0
+
+
+async def _user_id(settings: Settings, name: str, now: datetime) -> str:
+    import uuid_utils
+
+    from app.db import migrate, users
+    from app.db.engine import Database
+
+    address = settings.database_address
+    file = settings.database_file
+    missing = file is not None and not await asyncio.to_thread(file.exists)
+    if missing or await migrate.current(address) != migrate.head():
+        raise Refused("the database is not up to date; run `throughline migrate`")
+    database = Database(address, timeout_seconds=settings.database_timeout_seconds)
+    try:
+        new_id = DEVELOPMENT_USER if name == DEVELOPMENT_USER else str(uuid_utils.uuid7())
+        user = await users.create_user(database, user_id=new_id, name=name, now=now)
+    finally:
+        await database.close()
+    if user.disabled_at is not None:
+        raise Refused(f"the user {name} is disabled")
+    return user.user_id
+
+
+def _migrate(_: argparse.Namespace) -> int:
+    from app.config import Settings
+
+    settings = Settings()
+    _configure_logging(settings)
+    if (file := settings.database_file) is not None:
+        try:
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise Refused(f"{file.parent}: {error.strerror}") from error
+    asyncio.run(_upgrade(settings.database_address))
+    return 0
+
+
+async def _upgrade(address: str) -> None:
+    import structlog
+    from sqlalchemy.exc import DBAPIError
+
+    from app.db import migrate
+
+    try:
+        before = await migrate.current(address)
+        await migrate.upgrade(address)
+    except DBAPIError as error:  # no database, or one that is not ours
+        raise Refused(f"the database cannot be migrated: {error.orig}") from error
+    if before != migrate.head():
+        structlog.get_logger(__name__).info("database_migrated", revision=migrate.head())
+
+
+def _doctor(_: argparse.Namespace) -> int:
+    from app.config import Settings
+    from app.doctor import Installation, examine, status
+
+    settings = Settings()
+    installation = Installation(
+        data_dir=settings.data_dir,
+        redis_address=settings.redis_address,
+        database_address=settings.database_address,
+        database_file=settings.database_file,
+        secret_file=None if settings.jwt_secret else settings.secret_file,
+        timeout_seconds=settings.redis_timeout_seconds,
+    )
+
+    async def report() -> int:
+        findings = []
+        async for finding in examine(installation):
+            print(finding, flush=True)
+            findings.append(finding)
+        return status(findings)
+
+    print(f"ok    Settings: {settings.environment}, data in {settings.data_dir}", flush=True)
+    return asyncio.run(report())
+
+
+def _need_redis(settings: Settings) -> None:
+    """Refuse where the embedded server is to be used and does not run."""
+    if settings.redis_url is not None:
+        return
+    import socket
+
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as trial:
+        try:
+            trial.connect(str(settings.embedded_socket))
+        except OSError:
+            raise Refused(
+                f"REDIS_URL is not set and no embedded server runs in {settings.data_dir}; "
+                "start `throughline up` first"
+            ) from None
+
+
+def _configure_logging(settings: Settings) -> None:
+    from app.telemetry import configure_logging
+
+    configure_logging(environment=settings.environment, level=settings.log_level)
+
+
+def _given(**options: str | None) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _number(written: str, *, lowest: float, highest: float) -> float:
+    with contextlib.suppress(ValueError):
+        if lowest <= (number := float(written)) <= highest:
+            return number
+    raise argparse.ArgumentTypeError(f"must be {lowest:g} to {highest:g}, got {written!r}")
+
+
+def _whole_number(written: str, *, lowest: int) -> int:
+    number = _number(written, lowest=lowest, highest=_PROCESSES_MAX)
+    if not number.is_integer():
+        raise argparse.ArgumentTypeError(f"must be a whole number, got {written!r}")
+    return int(number)
+
+
+def _from_1(written: str) -> int:
+    return _whole_number(written, lowest=1)
+
+
+def _from_0(written: str) -> int:
+    return _whole_number(written, lowest=0)
+
+
+def _hours(written: str) -> float:
+    return _number(written, lowest=0.01, highest=_HOURS_MAX)
+
+
+def _name(written: str) -> str:
+    if not 1 <= len(written) <= _NAME_MAX_CHARACTERS or not written.isprintable():
+        raise argparse.ArgumentTypeError("must be 1 to 64 printable characters")
+    if written != written.strip():
+        raise argparse.ArgumentTypeError("must not begin or end with a space")
+    return written

@@ -1,0 +1,354 @@
+"""Settings: read from the environment, checked whole at the start, handed on as values.
+
+This module is the only reader of the environment, and only the composition roots import it. A
+variable is a field's name in capitals; an empty one counts as unset; unknown ones are ignored.
+Every mistake is named at once, and no message repeats the value of a secret.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+
+from annotated_types import Ge, Le
+from pydantic import (
+    Field,
+    ModelWrapValidatorHandler,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app import setting_rules
+from app.signing_key import KEY_MIN_BYTES, make_key, read_key
+from app.streams.embedded_directory import EmbeddedDirectory
+
+Environment = Literal["development", "production"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+Port = Annotated[int, Ge(1), Le(65535)]
+Seconds = Annotated[float, Ge(0.1), Le(86_400)]
+Count = Annotated[int, Ge(1), Le(10_000_000)]
+
+
+class SettingsError(Exception):
+    """The settings are not usable; ``mistakes`` holds one plain line for each reason."""
+
+    def __init__(self, *mistakes: str) -> None:
+        """Take the lines."""
+        self.mistakes = mistakes
+        super().__init__("\n".join(mistakes))
+
+
+def _generated_node_id() -> str:
+    host = re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname().split(".", 1)[0])[:40]
+    return f"{host or 'node'}-{os.getpid()}-{secrets.token_hex(2)}"
+
+
+def _given(rule: Callable[[str], str]) -> Callable[[str | None], str | None]:
+    return lambda value: None if value is None else rule(value)
+
+
+class Settings(BaseSettings):
+    """Everything that an operator may decide; see ``docs/operations.md`` for the table."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, env_ignore_empty=True, extra="ignore", hide_input_in_errors=True
+    )
+    needs_secret: ClassVar[bool] = False
+
+    environment: Environment = Field(
+        default="production",
+        description=(
+            "`development` lets a request without credentials act as the user `dev`; "
+            "`throughline up` sets it unless told otherwise"
+        ),
+    )
+    host: str = Field(default="127.0.0.1", description="Address that a web node listens on")
+    port: Port = Field(default=8000, description="Port that a web node listens on")
+    node_id: str = Field(
+        default_factory=_generated_node_id,
+        description=(
+            "Name of this process in leases, logs and `/health`; must be unique. "
+            "Generated from host name, process id and chance"
+        ),
+    )
+    log_level: LogLevel = Field(default="info", description="`debug`, `info`, `warning` or `error`")
+    data_dir: Path = Field(
+        default=Path("data"),
+        description="Directory of the embedded server, the SQLite file and the generated secret",
+    )
+    redis_url: str | None = Field(
+        default=None,
+        repr=False,
+        description=(
+            "`redis://`, `rediss://` or `unix://` address. "
+            "Unset: the embedded server of the data directory"
+        ),
+    )
+    redis_timeout_seconds: Seconds = Field(
+        default=5.0, description="Longest wait for one Redis command or connection"
+    )
+    database_url: str | None = Field(
+        default=None,
+        repr=False,
+        description="`postgresql://` or `sqlite://` address. Unset: SQLite in the data directory",
+    )
+    database_pool_size: Count = Field(
+        default=10, description="Database connections that one process keeps (PostgreSQL)"
+    )
+    database_timeout_seconds: Seconds = Field(
+        default=5.0, description="Longest wait for a database connection or lock"
+    )
+
+    jwt_secret: SecretStr | None = Field(
+        default=None,
+        description=(
+            "Key that signs and checks tokens (HS256), 32 bytes or more. Needed in production; "
+            "in development generated once into `jwt_secret` in the data directory"
+        ),
+    )
+    jwt_issuer: str | None = Field(
+        default=None, description="`iss` that tokens must carry; unset: not checked"
+    )
+    jwt_audience: str | None = Field(
+        default=None, description="`aud` that tokens must carry; unset: not checked"
+    )
+    jwt_ttl_seconds: Annotated[int, Ge(60), Le(31_536_000)] = Field(
+        default=43_200, description="How long a token made by `throughline token` is valid"
+    )
+    public_origin: str | None = Field(
+        default=None,
+        description="Where browsers reach the service (`https://chat.example.org`)",
+    )
+
+    model_default: str | None = Field(
+        default=None,
+        description="Model of questions that name none. Unset: `MODEL_NAME`, else `demo`",
+    )
+    model_base_url: str | None = Field(
+        default=None,
+        repr=False,
+        description="OpenAI-compatible server (`https://host/v1`); needs `MODEL_NAME`",
+    )
+    model_api_key: SecretStr | None = Field(
+        default=None, description="Key for the server at `MODEL_BASE_URL`, where it wants one"
+    )
+    model_name: str | None = Field(
+        default=None, description="Model to ask for at the server at `MODEL_BASE_URL`; needs that"
+    )
+    model_connect_seconds: Seconds = Field(
+        default=10.0, description="Longest wait for a connection to the model server"
+    )
+    model_silence_seconds: Seconds = Field(
+        default=60.0, description="Longest wait for an answer's next piece of text"
+    )
+    model_max_characters: Count = Field(
+        default=200_000, description="Length at which an answer is ended"
+    )
+    model_context_characters: Count = Field(
+        default=24_000, description="Characters of the conversation that a model is given"
+    )
+    demo_delay_ms: Annotated[int, Ge(0), Le(60_000)] = Field(
+        default=35, description="Pace of the `demo` model: time between two pieces"
+    )
+
+    lease_ttl_seconds: Annotated[float, Ge(0.5), Le(3600)] = Field(
+        default=6.0,
+        description="How long a worker's right to write a session outlives its last renewal",
+    )
+    worker_concurrency: Count = Field(
+        default=200, description="Answers that one worker generates at once"
+    )
+    worker_stop_seconds: Seconds = Field(
+        default=5.0, description="Longest time that a stopping worker takes to hand over"
+    )
+    flush_interval_ms: Annotated[int, Ge(0), Le(1000)] = Field(
+        default=5, description="How long a worker gathers chunks before it appends them"
+    )
+    job_queue_limit: Count = Field(
+        default=2000, description="Waiting questions at which new ones are answered with 503"
+    )
+    max_attempts: Annotated[int, Ge(1), Le(100)] = Field(
+        default=3, description="Lost attempts at which an answer is failed"
+    )
+    reconcile_seconds: Seconds = Field(
+        default=2.0, description="Time between two looks for answers that nobody works on"
+    )
+
+    log_ttl_seconds: Annotated[int, Ge(60), Le(31_536_000)] = Field(
+        default=86_400, description="How long Redis keeps a session's log after its last entry"
+    )
+    log_max_entries: Annotated[int, Ge(100), Le(10_000_000)] = Field(
+        default=20_000, description="Entries at which a running session's log is trimmed"
+    )
+    tail_ring_entries: Annotated[int, Ge(16), Le(1_000_000)] = Field(
+        default=4096, description="Newest entries of a watched session that a web node keeps"
+    )
+    tail_check_seconds: Seconds = Field(
+        default=3.0, description="Time between two comparisons of a tail with the log"
+    )
+    tail_linger_seconds: Annotated[float, Ge(0), Le(86_400)] = Field(
+        default=30.0, description="How long a tail outlives its last viewer"
+    )
+    stream_lifetime_seconds: Annotated[float, Ge(1), Le(86_400)] = Field(
+        default=900.0, description="Age at which a stream is told to come back (jittered)"
+    )
+    stream_heartbeat_seconds: Seconds = Field(
+        default=15.0, description="Silence after which a stream is sent a comment"
+    )
+    stream_retry_ms: Annotated[int, Ge(1), Le(600_000)] = Field(
+        default=2000, description="When clients are told to reconnect (jittered)"
+    )
+    stream_send_timeout_seconds: Seconds = Field(
+        default=30.0, description="How long a client may take no data before it is let go"
+    )
+    connections_per_user: Count = Field(
+        default=1000, description="Streams that one user may hold open on one web node"
+    )
+    drain_seconds: Seconds = Field(
+        default=1.0, description="Longest wait for streams to end when a web node stops"
+    )
+
+    @field_validator("data_dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        # Both would be read as the end of the path in the addresses that are made from it.
+        if set(str(value)) & set("?#"):
+            raise ValueError("must not contain '?' or '#'")
+        return value.expanduser().absolute()
+
+    _node_id = field_validator("node_id")(_given(setting_rules.node_id))
+    _model_name = field_validator("model_name")(_given(setting_rules.model_name))
+    _redis_url = field_validator("redis_url")(_given(setting_rules.redis_address))
+    _database_url = field_validator("database_url")(_given(setting_rules.database_address))
+    _model_base_url = field_validator("model_base_url")(_given(setting_rules.http_address))
+    _public_origin = field_validator("public_origin")(_given(setting_rules.origin))
+
+    @field_validator("jwt_secret")
+    @classmethod
+    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value().encode()) < KEY_MIN_BYTES:
+            raise ValueError(f"must be {KEY_MIN_BYTES} bytes or more")
+        return value
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _whole(cls, data: dict[str, Any], handler: ModelWrapValidatorHandler[Self]) -> Self:
+        mistakes = []
+        try:
+            settings = handler(data)
+        except ValidationError as error:
+            settings = None
+            mistakes = [_plain_line(cls, dict(found)) for found in error.errors()]
+        environment = data.get("environment", cls.model_fields["environment"].default)
+        if cls.needs_secret and environment == "production" and not data.get("jwt_secret"):
+            mistakes.append(
+                "JWT_SECRET: must be set in production; ENVIRONMENT=development makes one"
+            )
+        if data.get("model_base_url") and not data.get("model_name"):
+            mistakes.append("MODEL_NAME: must be set when MODEL_BASE_URL is")
+        if data.get("model_name") and not data.get("model_base_url"):
+            mistakes.append("MODEL_BASE_URL: must be set when MODEL_NAME is")
+        if data.get("model_default") not in {None, "demo", data.get("model_name")}:
+            mistakes.append("MODEL_DEFAULT: must be demo or the value of MODEL_NAME")
+        if mistakes or settings is None:
+            raise SettingsError(*mistakes) from None
+        return settings
+
+    @property
+    def is_development(self) -> bool:
+        """Whether a request without credentials acts as the user ``dev``."""
+        return self.environment == "development"
+
+    @property
+    def redis_address(self) -> str:
+        """``REDIS_URL``, else the socket of the data directory's embedded server."""
+        return self.redis_url or EmbeddedDirectory(self.data_dir).url
+
+    @property
+    def embedded_socket(self) -> Path:
+        """Where the data directory's embedded server listens, if it runs."""
+        return EmbeddedDirectory(self.data_dir).socket
+
+    @property
+    def database_address(self) -> str:
+        """``DATABASE_URL``, else a SQLite file in the data directory."""
+        return self.database_url or f"sqlite:///{self.data_dir}/throughline.db"
+
+    @property
+    def database_file(self) -> Path | None:
+        """The SQLite file; None where the database is a server."""
+        kind, _, path = self.database_address.partition(":///")
+        return Path(path.partition("?")[0]) if kind.startswith("sqlite") else None
+
+    @property
+    def secret_file(self) -> Path:
+        """Where the development's signing key is kept."""
+        return self.data_dir / "jwt_secret"
+
+    def signing_key(self) -> bytes:
+        """Give the HS256 key: ``JWT_SECRET``, else the one kept in the data directory.
+
+        In development a missing one is made, once for all processes that ask at the same time.
+        Raise SettingsError where there is none, or none that can be used.
+        """
+        if self.jwt_secret is not None:
+            return self.jwt_secret.get_secret_value().encode()
+        try:
+            if self.is_development:
+                make_key(self.secret_file)
+            return read_key(self.secret_file)
+        except FileNotFoundError:
+            raise SettingsError("JWT_SECRET: must be set in production") from None
+        except OSError as error:
+            where = error.filename or self.secret_file
+            raise SettingsError(f"DATA_DIR: {where}: {error.strerror}") from error
+        except ValueError as error:
+            raise SettingsError(f"{self.secret_file}: {error}") from error
+
+
+class WebSettings(Settings):
+    """What a web node needs: in production also the key that checks its users' tokens."""
+
+    needs_secret: ClassVar[bool] = True
+
+
+class LauncherSettings(WebSettings):
+    """What ``throughline up`` needs: everything has a default on a laptop."""
+
+    environment: Environment = Field(
+        default="development", description=Settings.model_fields["environment"].description
+    )
+
+
+def environment_with(**changes: str) -> dict[str, str]:
+    """Give the environment for a child process: ours, with some variables set."""
+    return {**os.environ, **changes}
+
+
+def _plain_line(cls: type[Settings], found: dict[str, Any]) -> str:
+    """Say one of pydantic's findings as ``PORT: must be 1 to 65535, got 'x'``."""
+    name = str(found["loc"][0])
+    field = cls.model_fields[name]
+    if found["type"] == "value_error":
+        must = str(found["ctx"]["error"])
+    else:
+        bounds = {type(bound): bound for bound in field.metadata}
+        low, high = bounds.get(Ge), bounds.get(Le)
+        if isinstance(low, Ge) and isinstance(high, Le):
+            kind = "a whole number from " if field.annotation is int else ""
+            must = f"must be {kind}{low.ge} to {high.le}"
+        elif choices := get_args(field.annotation):
+            must = f"must be {' or '.join(str(choice) for choice in choices)}"
+        else:
+            must = found["msg"]
+    secret = not field.repr or field.annotation == (SecretStr | None)
+    given = "" if secret else f", got {found['input']!r}"
+    return f"{name.upper()}: {must}{given}"

@@ -1,0 +1,115 @@
+"""What is particular to SQLite: its connections, its transactions, its errors."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from typing import Any, Final
+
+import aiosqlite
+from sqlalchemy import URL, Connection, event
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+WRITING: Final[dict[str, Any]] = {"throughline_sqlite_begin": "BEGIN IMMEDIATE"}
+"""The execution options of a transaction that holds SQLite's one write lock from its start."""
+
+# https://www.sqlite.org/rescode.html: what another process, the disk or the file's rights may
+# cause. Everything else is a mistake of ours.
+_UNAVAILABLE: Final = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_READONLY,
+    }
+)
+
+
+class SqliteFile:
+    """Opens connections to one file, each with a thread of its own that runs its calls."""
+
+    def __init__(self, url: URL, timeout_seconds: float) -> None:
+        """Take the file from the URL, and how long to wait for another process's lock.
+
+        Raises ValueError for a URL without a file, or with options.
+        """
+        if not url.database or url.database == ":memory:":
+            # Each connection of the pool would have a database of its own.
+            raise ValueError("SQLite needs a file: sqlite:///path/to/file.db")
+        if url.query:
+            raise ValueError("the URL of an SQLite database takes no options")
+        self._url = url.set(drivername="sqlite+aiosqlite")
+        self._path = url.database
+        self._timeout_seconds = timeout_seconds
+        self._ending: set[asyncio.Future[Any]] = set()
+
+    def engine(self, **options: Any) -> AsyncEngine:
+        engine = create_async_engine(self._url, async_creator=self._open, **options)
+        event.listen(engine.sync_engine, "connect", _prepare)
+        event.listen(engine.sync_engine, "begin", _begin)
+        return engine
+
+    async def wait_closed(self) -> None:
+        """Wait, bounded, for the threads of connections that were closed or failed to open.
+
+        A thread reports its end to the event loop. Where the loop is gone by then, it dies with a
+        stack trace instead.
+        """
+        if self._ending:
+            await asyncio.wait(self._ending, timeout=self._timeout_seconds)
+
+    async def _open(self) -> aiosqlite.Connection:
+        return await _Connection(
+            # isolation_level=None keeps the driver from beginning transactions by itself, late
+            # and deferred: two of those that read and then write lose one of the two updates.
+            lambda: sqlite3.connect(
+                self._path, timeout=self._timeout_seconds, isolation_level=None
+            ),
+            self._ending,
+        )
+
+
+class _Connection(aiosqlite.Connection):
+    """A connection whose thread neither keeps the process alive nor ends unnoticed."""
+
+    def __init__(
+        self, connector: Callable[[], sqlite3.Connection], ending: set[asyncio.Future[Any]]
+    ) -> None:
+        super().__init__(connector, iter_chunk_size=64)
+        self._thread.daemon = True
+        self._ending = ending
+
+    def stop(self) -> asyncio.Future[Any] | None:
+        # The driver calls this without waiting for it when opening fails or is cancelled.
+        ended: asyncio.Future[Any] | None = super().stop()
+        if ended is not None:
+            self._ending.add(ended)
+            ended.add_done_callback(self._ending.discard)
+        return ended
+
+
+def is_unavailable(error: sqlite3.Error) -> bool:
+    """Tell what may pass or is for the operator to mend from a mistake of ours."""
+    # The low byte is the primary result code; an error of the driver's own has none.
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in _UNAVAILABLE
+
+
+def _prepare(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    try:
+        # NORMAL in WAL mode: a commit outlives the process, though not the machine's power.
+        cursor.execute("PRAGMA synchronous = NORMAL")
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.execute("PRAGMA journal_mode = WAL")
+    finally:
+        cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    options = connection.get_execution_options()
+    connection.exec_driver_sql(options.get("throughline_sqlite_begin", "BEGIN"))

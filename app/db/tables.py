@@ -1,0 +1,186 @@
+"""The tables, as queries see them; ``migrations`` is how a database gets them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Named,
+    String,
+    Table,
+    Text,
+    TypedColumns,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.types import TypeEngine
+
+UNFINISHED: Final = text("status IN ('queued', 'streaming')")
+"""The condition of the partial indexes. Queries repeat it word for word: with the statuses as
+parameters a planner cannot know that the index applies."""
+
+UNPUBLISHED: Final = text("published_at IS NULL")
+"""The condition of the outbox's partial index."""
+
+_WRITTEN_TIME: Final = "%Y-%m-%dT%H:%M:%S.%fZ"
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """A moment with its zone, exact to the microsecond, on every engine.
+
+    SQLite has no type for it and would keep the digits without the zone; there it is text of fixed
+    width, whose alphabetical order is the order of time.
+    """
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name == "sqlite":
+            return dialect.type_descriptor(String(27))
+        return dialect.type_descriptor(DateTime(timezone=True))
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a moment without a time zone cannot be stored")
+        moment = value.astimezone(UTC)
+        return moment.strftime(_WRITTEN_TIME) if dialect.name == "sqlite" else moment
+
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if dialect.name == "sqlite":
+            return datetime.strptime(value, _WRITTEN_TIME).replace(tzinfo=UTC)
+        stored: datetime = value
+        return stored.astimezone(UTC)
+
+
+metadata: Final = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+class _Users(TypedColumns):
+    id: Named[str] = Column(String(255), primary_key=True)
+    name: Named[str | None] = Column(String(255), unique=True)
+    created_at: Named[datetime] = Column(UtcTime)
+    disabled_at: Named[datetime | None] = Column(UtcTime)
+
+
+class _ChatSessions(TypedColumns):
+    id: Named[str] = Column(String(64), primary_key=True)
+    user_id: Named[str] = Column(String(255), ForeignKey("users.id"))
+    title: Named[str] = Column(String(255))
+    log_begun: Named[bool] = Column(Boolean)
+    created_at: Named[datetime] = Column(UtcTime)
+    updated_at: Named[datetime] = Column(UtcTime)
+    deleted_at: Named[datetime | None] = Column(UtcTime)
+
+
+class _Messages(TypedColumns):
+    id: Named[str] = Column(String(36), primary_key=True)
+    session_id: Named[str] = Column(String(64), ForeignKey("chat_sessions.id"))
+    ordinal: Named[int] = Column(Integer)
+    role: Named[str] = Column(String(16))
+    content: Named[str] = Column(Text)
+    status: Named[str] = Column(String(16))
+    attempt: Named[int] = Column(Integer)
+    lost_attempts: Named[int] = Column(Integer)
+    model: Named[str | None] = Column(String(255))
+    client_message_id: Named[str | None] = Column(String(128))
+    parent_id: Named[str | None] = Column(String(36), ForeignKey("messages.id"))
+    created_at: Named[datetime] = Column(UtcTime)
+    updated_at: Named[datetime] = Column(UtcTime)
+    completed_at: Named[datetime | None] = Column(UtcTime)
+    stop_requested_at: Named[datetime | None] = Column(UtcTime)
+    error_code: Named[str | None] = Column(String(64))
+    error_detail: Named[str | None] = Column(Text)
+    prompt_tokens: Named[int | None] = Column(Integer)
+    completion_tokens: Named[int | None] = Column(Integer)
+
+
+class _Outbox(TypedColumns):
+    sequence: Named[int] = Column(
+        # SQLite counts up INTEGER keys only.
+        BigInteger().with_variant(Integer, "sqlite"),
+        Identity(),
+        primary_key=True,
+    )
+    event_id: Named[str] = Column(String(36), unique=True)
+    topic: Named[str] = Column(String(64))
+    key: Named[str] = Column(String(255))
+    event_type: Named[str] = Column(String(64))
+    payload: Named[bytes] = Column(LargeBinary)
+    created_at: Named[datetime] = Column(UtcTime)
+    published_at: Named[datetime | None] = Column(UtcTime)
+
+
+users: Final = Table("users", metadata, _Users)
+
+chat_sessions: Final = Table(
+    "chat_sessions",
+    metadata,
+    _ChatSessions,
+    # A user's sessions, newest activity first, without sorting.
+    Index(None, "user_id", "updated_at", "id"),
+)
+
+messages: Final = Table(
+    "messages",
+    metadata,
+    _Messages,
+    UniqueConstraint("session_id", "ordinal"),
+    UniqueConstraint("session_id", "client_message_id"),
+    # Never two answers at once, whatever the code above believes.
+    Index(
+        "uq_messages_unfinished_session",
+        "session_id",
+        unique=True,
+        sqlite_where=UNFINISHED,
+        postgresql_where=UNFINISHED,
+    ),
+    # What the reconciler looks through: as small as the number of running answers.
+    Index(
+        "ix_messages_unfinished_id",
+        "id",
+        sqlite_where=UNFINISHED,
+        postgresql_where=UNFINISHED,
+    ),
+    # The answer to a question, and the foreign key's own check.
+    Index(None, "parent_id"),
+)
+
+outbox: Final = Table(
+    "outbox",
+    metadata,
+    _Outbox,
+    # What waits for publication, in order; the published past costs it nothing.
+    Index(
+        "ix_outbox_unpublished_sequence",
+        "sequence",
+        sqlite_where=UNPUBLISHED,
+        postgresql_where=UNPUBLISHED,
+    ),
+    # A sequence number is never given twice, not even after the newest row was cleaned away.
+    sqlite_autoincrement=True,
+)

@@ -1,0 +1,245 @@
+"""``throughline up``: everything on one machine, from one command, and ended by one Ctrl-C.
+
+The order at the start: the data directory is claimed, the embedded server runs, the database is
+migrated, then web nodes and workers are started as processes of their own. The order at the end:
+web nodes and workers together, so that the workers hand over while Redis still answers; then the
+embedded server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import secrets
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TextIO
+
+from app.config import Settings, environment_with
+from app.file_lock import holder, note_holder, take_lock
+from app.streams.embedded import EmbeddedRedis, EmbeddedServerError
+from app.supervision import Child, GaveUp, Supervisor, run_once
+
+_READY_SECONDS = 60.0
+_PROBE_SECONDS = 0.1
+_HIGHEST_PORT = 65_535
+_EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  compared, not bound
+_THIS_MACHINE = {"127.0.0.1", "::1", *_EVERY_ADDRESS}
+
+
+class LaunchFailed(Exception):
+    """It cannot be started, or not be kept running; the message is one sentence for a person."""
+
+
+async def up(settings: Settings, *, web: int, workers: int) -> int:
+    """Run everything until SIGINT, SIGTERM or SIGHUP; give the exit status.
+
+    0 after one of these, 1 after a failure that was named in one line on stderr. A second signal
+    kills what has not ended yet. Nothing is left running in either case.
+    """
+    stopping, hurry = asyncio.Event(), asyncio.Event()
+
+    def asked_to_stop() -> None:
+        (hurry if stopping.is_set() else stopping).set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, asked_to_stop)
+    try:
+        with claimed(settings.data_dir):
+            check_ports(settings.host, settings.port, web)
+            launch = _Launch(settings, web=web, workers=workers)
+            await launch.run(stopping, hurry)
+    except (LaunchFailed, GaveUp, EmbeddedServerError) as error:
+        _say(f"throughline: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+class _Launch:
+    def __init__(self, settings: Settings, *, web: int, workers: int) -> None:
+        self._settings = settings
+        self._embedded = None if settings.redis_url else EmbeddedRedis(settings.data_dir)
+        self._ports = [settings.port + number for number in range(web)]
+        self._supervisor = Supervisor(
+            [
+                *(
+                    Child(
+                        name=f"web-{number}",
+                        command=role_command("web", "--port", str(port)),
+                        environment=self._environment(f"web-{number}", PORT=str(port)),
+                    )
+                    for number, port in enumerate(self._ports, start=1)
+                ),
+                *(
+                    Child(
+                        name=f"worker-{number}",
+                        command=role_command("worker", "generation"),
+                        environment=self._environment(f"worker-{number}"),
+                    )
+                    for number in range(1, workers + 1)
+                ),
+            ]
+        )
+
+    async def run(self, stopping: asyncio.Event, hurry: asyncio.Event) -> None:
+        working = asyncio.create_task(self._work())
+        asked = asyncio.create_task(stopping.wait())
+        try:
+            await asyncio.wait({working, asked}, return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                await working
+            else:
+                _say("Stopping (Ctrl-C again to hurry).")
+        finally:
+            working.cancel()
+            asked.cancel()
+            await asyncio.gather(working, asked, return_exceptions=True)
+            await self._supervisor.stop(hurry)
+            if self._embedded is not None:
+                await self._embedded.stop()
+
+    async def _work(self) -> None:
+        if self._embedded is not None:
+            await self._embedded.start()
+        migrate = role_command("migrate")
+        if await run_once(migrate, self._environment("migrate")()) != 0:
+            raise LaunchFailed("the database cannot be used (see above)")
+        try:
+            async with asyncio.TaskGroup() as group:
+                if self._embedded is not None:
+                    group.create_task(self._embedded.watch())
+                group.create_task(self._supervisor.run())
+                group.create_task(self._announce())
+        except* (LaunchFailed, GaveUp) as failures:
+            raise failures.exceptions[0] from None
+
+    async def _announce(self) -> None:
+        host = _EVERY_ADDRESS.get(self._settings.host, self._settings.host)
+        for number, port in enumerate(self._ports, start=1):
+            try:
+                async with asyncio.timeout(_READY_SECONDS):
+                    await _until_ready(host, port)
+            except TimeoutError:
+                raise LaunchFailed(
+                    f"web-{number} is not ready after {_READY_SECONDS:.0f} s (see above)"
+                ) from None
+        self._supervisor.settle()
+        shown = "localhost" if self._settings.host in _THIS_MACHINE else self._settings.host
+        addresses = [f"http://{_in_url(shown)}:{port}" for port in self._ports]
+        _say(f"\nThroughline is ready: {addresses[0]}")
+        for address in addresses[1:]:
+            _say(f"  another node: {address}")
+        _say(f"  data: {self._settings.data_dir}")
+        _say("  Ctrl-C stops it.\n")
+
+    def _environment(self, name: str, **more: str) -> Callable[[], Mapping[str, str]]:
+        settings = self._settings
+        chosen = {} if settings.model_default is None else {"MODEL_DEFAULT": settings.model_default}
+
+        def fresh() -> Mapping[str, str]:
+            return environment_with(
+                ENVIRONMENT=settings.environment,
+                HOST=settings.host,
+                DATA_DIR=str(settings.data_dir),
+                REDIS_URL=settings.redis_address,
+                DATABASE_URL=settings.database_address,
+                # A new name each time: what the process before it held is not this one's.
+                NODE_ID=f"{name}-{secrets.token_hex(3)}",
+                **chosen,
+                **more,
+            )
+
+        return fresh
+
+
+def role_command(*words: str) -> list[str]:
+    """Give the command line that runs a ``throughline`` command with this same Python."""
+    script = Path(sys.executable).parent / "throughline"
+    return [sys.executable, *([str(script)] if script.is_file() else ["-m", "app"]), *words]
+
+
+@contextlib.contextmanager
+def claimed(data_dir: Path) -> Iterator[None]:
+    """Hold the data directory for this launcher; raise LaunchFailed where that is not possible."""
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=data_dir):
+            pass
+        lock = take_lock(data_dir / "launcher.lock")
+    except OSError as error:
+        raise LaunchFailed(
+            f"data directory {data_dir} cannot be written: {error.strerror}"
+        ) from error
+    if lock is None:
+        by = holder(data_dir / "launcher.lock")
+        raise LaunchFailed(f"data directory {data_dir} is in use by {by}")
+    try:
+        note_holder(lock, os.getpid())
+        yield
+    finally:
+        os.close(lock)
+
+
+def check_ports(host: str, port: int, count: int) -> None:
+    """Raise LaunchFailed unless ``count`` ports from ``port`` on can be listened on."""
+    if port + count - 1 > _HIGHEST_PORT:
+        raise LaunchFailed(f"there are no {count} ports from {port} on (the last is 65535)")
+    for wanted in range(port, port + count):
+        try:
+            found = socket.getaddrinfo(host, wanted, type=socket.SOCK_STREAM)
+            for family, kind, protocol, _, address in found[:1]:
+                with socket.socket(family, kind, protocol) as trial:
+                    trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    trial.bind(address)
+        except socket.gaierror as error:
+            raise LaunchFailed(f"HOST {host!r} is not an address: {error.strerror}") from error
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise LaunchFailed(
+                    f"port {wanted} on {host} is taken by another program; choose one with --port"
+                ) from error
+            raise LaunchFailed(
+                f"port {wanted} on {host} cannot be listened on: {error.strerror}"
+            ) from error
+
+
+async def _until_ready(host: str, port: int) -> None:
+    while True:
+        with contextlib.suppress(OSError, EOFError, TimeoutError):
+            async with asyncio.timeout(5), _connection(host, port) as (reader, writer):
+                request = f"GET /health/ready HTTP/1.1\r\nHost: {_in_url(host)}:{port}\r\n"
+                writer.write(f"{request}Connection: close\r\n\r\n".encode())
+                status_line = await reader.readuntil(b"\r\n")
+                if status_line.split(b" ")[1] == b"200":
+                    return
+        await asyncio.sleep(_PROBE_SECONDS)
+
+
+@contextlib.asynccontextmanager
+async def _connection(
+    host: str, port: int
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    reader, writer = await asyncio.open_connection(host, port)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _say(line: str, *, file: TextIO | None = None) -> None:
+    # The terminal may be gone (SIGHUP), and the end must be orderly all the same.
+    with contextlib.suppress(OSError):
+        print(line, file=file or sys.stdout, flush=True)

@@ -1,0 +1,224 @@
+"""Composition root of a web node: ``throughline web``."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import shutil
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import structlog
+from litestar import Litestar
+from redis.asyncio import Redis
+
+from app.chat.following import Following, FollowingLimits
+from app.chat.reading import Reading
+from app.chat.service import Chat
+from app.chat.settling import Settling
+from app.chat.tails import TailLimits, Tails
+from app.composition import database_of, models_of, new_id, utc_now
+from app.db.engine import Database
+from app.events.envelope import EventBuilder
+from app.models.registry import ModelRegistry
+from app.streams.connection import connect, reachable
+from app.streams.jobs import JobQueue
+from app.streams.redis_log import RedisSessionLog
+from app.streams.subscriber import Subscriber
+from app.telemetry import Metrics, create_metrics
+from app.web.application import create_application
+from app.web.assets import Assets
+from app.web.auth import Gatekeeper, TokenRules
+from app.web.condition import Check, Condition
+from app.web.openapi import openapi_document
+from app.web.parts import Parts
+from app.web.rendering import Rendering
+from app.web.server import Server, listen
+
+if TYPE_CHECKING:
+    from app.config import Settings
+
+_REDIS_CONNECTIONS = 100
+_DISK_FREE_BYTES = 500 * 1024 * 1024
+_HERE = Path(__file__).parent
+
+
+def create_app(settings: Settings) -> Litestar:
+    """Make the application of one web node; it connects when its lifespan begins."""
+    return build_node(settings).application
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGINT or SIGTERM; exit with status 1 where the port cannot be had."""
+    try:
+        listener = listen(
+            settings.host, settings.port, stalled_seconds=settings.stream_send_timeout_seconds
+        )
+    except OSError as error:
+        # Some have no text of their own, and some none that names what was asked for.
+        reason = error.strerror or str(error)
+        sys.exit(f"throughline: cannot listen on {settings.host} port {settings.port}: {reason}")
+    node = build_node(settings)
+    Server(node.application, drain=node.following.drain, drain_seconds=settings.drain_seconds).run(
+        sockets=[listener]
+    )
+
+
+class Node(NamedTuple):
+    """A web node, ready to be served."""
+
+    application: Litestar
+    following: Following
+
+
+def build_node(settings: Settings) -> Node:
+    """Make all parts and put them together; nothing connects yet."""
+    metrics = create_metrics()
+    stores = _Stores(
+        redis=connect(
+            settings.redis_address,
+            timeout_seconds=settings.redis_timeout_seconds,
+            max_connections=_REDIS_CONNECTIONS,
+        ),
+        database=database_of(settings),
+        models=models_of(settings),
+    )
+    log = RedisSessionLog(
+        stores.redis, ttl_seconds=settings.log_ttl_seconds, max_entries=settings.log_max_entries
+    )
+    reading = Reading(stores.database, log)
+    tails, subscriber = _build_tails(settings, log, metrics)
+    following = Following(
+        node_id=settings.node_id,
+        database=stores.database,
+        log=log,
+        tails=tails,
+        reading=reading,
+        limits=FollowingLimits(
+            lifetime_seconds=settings.stream_lifetime_seconds,
+            heartbeat_seconds=settings.stream_heartbeat_seconds,
+            connections_per_user=settings.connections_per_user,
+        ),
+        metrics=metrics,
+    )
+    parts = Parts(
+        chat=_build_chat(settings, stores, log, reading),
+        following=following,
+        gatekeeper=Gatekeeper(
+            TokenRules(settings.signing_key(), settings.jwt_issuer, settings.jwt_audience),
+            is_development=settings.is_development,
+            public_origin=settings.public_origin,
+        ),
+        metrics=metrics,
+        rendering=Rendering(_HERE / "templates", Assets(_HERE / "static")),
+        openapi=openapi_document(importlib.metadata.version("throughline")),
+        checks=_checks(settings, stores, subscriber),
+        node_id=settings.node_id,
+        retry_ms=settings.stream_retry_ms,
+        send_timeout_seconds=settings.stream_send_timeout_seconds,
+    )
+
+    @asynccontextmanager
+    async def lifespan() -> AsyncIterator[None]:
+        subscriber.start()
+        tails.start()
+        try:
+            yield
+        finally:
+            await tails.close()
+            await subscriber.close()
+            await stores.close()
+
+    return Node(create_application(parts, lifespan), following)
+
+
+class _Stores(NamedTuple):
+    """What a node holds connections to."""
+
+    redis: Redis
+    database: Database
+    models: ModelRegistry
+
+    async def close(self) -> None:
+        await self.models.close()
+        await self.redis.aclose(close_connection_pool=True)
+        await self.database.close()
+
+
+def _build_chat(
+    settings: Settings, stores: _Stores, log: RedisSessionLog, reading: Reading
+) -> Chat:
+    events = EventBuilder(settings.node_id, new_id)
+    return Chat(
+        database=stores.database,
+        log=log,
+        jobs=JobQueue(stores.redis, consumer=settings.node_id),
+        reading=reading,
+        settling=Settling(
+            database=stores.database,
+            log=log,
+            events=events,
+            node_id=settings.node_id,
+            lease_ms=int(settings.lease_ttl_seconds * 1000),
+            clock=utc_now,
+        ),
+        models=stores.models,
+        events=events,
+        queue_limit=settings.job_queue_limit,
+        new_id=new_id,
+        clock=utc_now,
+        logger=structlog.get_logger("app.chat"),
+    )
+
+
+def _build_tails(
+    settings: Settings, log: RedisSessionLog, metrics: Metrics
+) -> tuple[Tails, Subscriber]:
+    # The two know each other: what is followed is subscribed to, what is published is followed.
+    subscriber = Subscriber(
+        settings.redis_address,
+        on_message=lambda channel, payload: tails.published(channel, payload),  # noqa: PLW0108
+        on_subscribed=lambda channel: tails.subscribed(channel),  # noqa: PLW0108
+    )
+    tails = Tails(
+        log,
+        subscriber,
+        limits=TailLimits(
+            ring_entries=settings.tail_ring_entries,
+            check_seconds=settings.tail_check_seconds,
+            linger_seconds=settings.tail_linger_seconds,
+        ),
+        metrics=metrics,
+    )
+    return tails, subscriber
+
+
+def _checks(settings: Settings, stores: _Stores, subscriber: Subscriber) -> Mapping[str, Check]:
+    async def redis() -> Condition:
+        with reachable():
+            await stores.redis.ping()
+        # Without publications the tails still follow the log, a few seconds behind.
+        return Condition.UP if subscriber.connected else Condition.DEGRADED
+
+    async def database() -> Condition:
+        await stores.database.ping()
+        return Condition.UP
+
+    async def disk() -> Condition:
+        usage = await asyncio.to_thread(shutil.disk_usage, _existing(settings.data_dir))
+        return Condition.UP if usage.free >= _DISK_FREE_BYTES else Condition.DEGRADED
+
+    return {
+        "redis": redis,
+        "database": database,
+        # Events are rows of the database's outbox, written with the state they speak of.
+        "events": database,
+        "disk": disk,
+    }
+
+
+def _existing(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.parents) if path.exists())

@@ -1,0 +1,1 @@
+"""The demo model: no network, no key, the same answer to the same question every time."""

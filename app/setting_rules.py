@@ -1,0 +1,75 @@
+"""What single settings must look like: a check gives the value, or raises ValueError with «must».
+
+No message repeats the value: an address may carry a password.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit
+
+_NODE_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
+_MODEL_NAME = re.compile(r"[\x21-\x7e]{1,200}", re.ASCII)
+_REDIS_SCHEMES = ("redis", "rediss", "unix")
+_POSTGRESQL_SCHEMES = ("postgresql", "postgresql+psycopg")
+_SQLITE_SCHEMES = ("sqlite", "sqlite+aiosqlite")
+_HTTP_SCHEMES = ("http", "https")
+
+
+def node_id(value: str) -> str:
+    """Check a process's name: a lease's owner is ``<node_id>:<token>``, so no colon."""
+    if _NODE_ID.fullmatch(value) is None:
+        raise ValueError("must be 1 to 64 letters, digits, '_', '.' or '-'")
+    return value
+
+
+def model_name(value: str) -> str:
+    """Check the name of a model, as its server knows it."""
+    if _MODEL_NAME.fullmatch(value) is None:
+        raise ValueError("must be 1 to 200 printable ASCII characters without spaces")
+    return value
+
+
+def origin(value: str) -> str:
+    """Check an origin as a browser sends it (RFC 6454), a final slash taken off."""
+    written = value.rstrip("/")
+    parts = urlsplit(written)
+    if parts.scheme not in _HTTP_SCHEMES or written != f"{parts.scheme}://{parts.netloc}":
+        raise ValueError("must be of the form https://host or https://host:port")
+    return written
+
+
+def redis_address(value: str) -> str:
+    """Check the address of a Redis server."""
+    return _address(value, _REDIS_SCHEMES)
+
+
+def http_address(value: str) -> str:
+    """Check the address of an HTTP service."""
+    return _address(value, _HTTP_SCHEMES)
+
+
+def database_address(value: str) -> str:
+    """Check the address of a database: a PostgreSQL server or a SQLite file."""
+    if value.partition(":")[0] not in _SQLITE_SCHEMES:
+        return _address(value, (*_POSTGRESQL_SCHEMES, *_SQLITE_SCHEMES))
+    parts = urlsplit(value)
+    # Each connection of a pool would have a memory database of its own.
+    if parts.netloc or parts.path in {"", "/", "/:memory:"}:
+        raise ValueError("must name a file: sqlite:///path/to/file.db")
+    return value
+
+
+def _address(value: str, schemes: tuple[str, ...]) -> str:
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in schemes and bool(parts.netloc or parts.path)
+        if parts.scheme != "unix":
+            usable = usable and parts.port != 0
+    except ValueError:  # a port that is no number, a host with half a bracket
+        usable = False
+    if not usable:
+        raise ValueError(
+            f"must be an address that begins with {', '.join(f'{name}://' for name in schemes)}"
+        )
+    return value

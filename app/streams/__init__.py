@@ -1,0 +1,1 @@
+"""Everything that Throughline keeps in Redis: the session log, leases, jobs, publications."""

@@ -1,0 +1,160 @@
+"""The queue of answers to be generated: one Redis stream with one consumer group.
+
+A job stays pending with the worker that took it until ``done``; the worker keeps it fresh while it
+lives, and any other takes it over once it has not been kept for a lease's time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from app.streams import keys, scripts
+from app.streams.connection import reachable
+
+
+class Job(NamedTuple):
+    """An answer that somebody waits for."""
+
+    job_id: str
+    session_id: str
+    message_id: str
+    enqueued_ms: int
+    """Unix time in ms at which it entered the queue first."""
+
+
+class JobQueue:
+    """The queue as one worker, or a web node that only enqueues, sees it."""
+
+    def __init__(self, redis: Redis, *, consumer: str, blocking: Redis | None = None) -> None:
+        """Take the worker's node id, and a client whose timeout is longer than any ``block_ms``.
+
+        A blocking read on the client of the writes would hold one of its connections, and one
+        that blocks longer than the socket's timeout fails each time.
+        """
+        self._redis = redis
+        self._blocking = blocking or redis
+        self._consumer = consumer
+        self._done = scripts.load("done")
+        self._hand_over = scripts.load("hand_over")
+
+    async def depth(self) -> int:
+        """Count the answers that wait or are being generated."""
+        with reachable():
+            return int(await self._redis.xlen(keys.JOBS))
+
+    async def enqueue(self, session_id: str, message_id: str) -> None:
+        """Add a job. One that is there twice is harmless: the second finds the answer final."""
+        with reachable():
+            await self._redis.xadd(keys.JOBS, _fields(session_id, message_id, _now_ms()))
+
+    async def take(self, count: int, block_ms: int) -> list[Job]:
+        """Take up to ``count`` new jobs, waiting up to ``block_ms`` for the first."""
+        with reachable():
+            try:
+                return await self._read(count, block_ms)
+            except ResponseError as failure:
+                if not str(failure).startswith("NOGROUP"):
+                    raise
+                # First start, or Redis was wiped: the group goes with the stream.
+                await self._create_group()
+                return await self._read(count, block_ms)
+
+    async def take_over(self, idle_ms: int, count: int) -> list[Job]:
+        """Take up to ``count`` jobs whose worker has not kept them for ``idle_ms``."""
+        with reachable():
+            try:
+                reply: Any = await self._redis.xautoclaim(
+                    keys.JOBS, keys.JOBS_GROUP, self._consumer, idle_ms, count=count
+                )
+            except ResponseError as failure:
+                if not str(failure).startswith("NOGROUP"):
+                    raise
+                await self._create_group()
+                return []
+            return _jobs(reply[1])
+
+    async def keep(self, job_ids: Sequence[str]) -> None:
+        """Say that these are still being worked on."""
+        if not job_ids:
+            return
+        with reachable():
+            await self._redis.xclaim(
+                keys.JOBS, keys.JOBS_GROUP, self._consumer, 0, list(job_ids), justid=True
+            )
+
+    async def done(self, job: Job) -> None:
+        """Forget a job whose answer is final, in the database and in the log."""
+        with reachable():
+            await scripts.run(self._redis, self._done, [keys.JOBS], keys.JOBS_GROUP, job.job_id)
+
+    async def hand_over(self, job: Job) -> None:
+        """Give a job back, so that another worker takes it at once."""
+        with reachable():
+            await scripts.run(
+                self._redis,
+                self._hand_over,
+                [keys.JOBS],
+                keys.JOBS_GROUP,
+                job.job_id,
+                job.session_id,
+                job.message_id,
+                job.enqueued_ms,
+            )
+
+    async def covered(self) -> set[str]:
+        """Give the message ids of all jobs, waiting or taken; the queue's limit bounds them."""
+        with reachable():
+            entries = await self._redis.xrange(keys.JOBS)
+        return {job.message_id for job in _jobs(entries or [])}
+
+    async def forget_idle_consumers(self, idle_ms: int) -> None:
+        """Drop the group's memory of workers that are gone and have nothing pending."""
+        with reachable():
+            try:
+                consumers = await self._redis.xinfo_consumers(keys.JOBS, keys.JOBS_GROUP)
+            except ResponseError:
+                return
+            for consumer in consumers:
+                if consumer["pending"] == 0 and consumer["idle"] > idle_ms:
+                    await self._redis.xgroup_delconsumer(
+                        keys.JOBS, keys.JOBS_GROUP, consumer["name"]
+                    )
+
+    async def _read(self, count: int, block_ms: int) -> list[Job]:
+        replies: Any = await self._blocking.xreadgroup(
+            keys.JOBS_GROUP, self._consumer, {keys.JOBS: ">"}, count=count, block=block_ms
+        )
+        return [job for _, entries in replies for job in _jobs(entries)]
+
+    async def _create_group(self) -> None:
+        try:
+            await self._redis.xgroup_create(keys.JOBS, keys.JOBS_GROUP, id="0", mkstream=True)
+        except ResponseError as failure:
+            if not str(failure).startswith("BUSYGROUP"):
+                raise
+
+
+def _fields(session_id: str, message_id: str, enqueued_ms: int) -> dict[Any, Any]:
+    return {"session_id": session_id, "message_id": message_id, "enqueued_ms": enqueued_ms}
+
+
+def _jobs(entries: Sequence[Any]) -> list[Job]:
+    return [
+        Job(
+            job_id.decode(),
+            fields[b"session_id"].decode(),
+            fields[b"message_id"].decode(),
+            int(fields[b"enqueued_ms"]),
+        )
+        for job_id, fields in entries
+        if fields  # an entry deleted while it was pending comes back without fields
+    ]
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)

@@ -1,0 +1,19 @@
+-- An answer is awaited: its question enters the log, the partial text of the turn before goes.
+local log, owner, active, partial, cancel = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local message_id, attempt, pristine = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1'
+local ttl_ms, max_entries, count = ARGV[4], ARGV[5], tonumber(ARGV[6])
+
+local known = redis.call('HMGET', active, 'message_id', 'attempt')
+if known[1] == message_id and tonumber(known[2]) >= attempt then
+  -- Sent again after a lost reply, or a worker was faster than this node.
+  return tail(log) or '0-0'
+end
+local before = tail(log)
+local position = write(log, slice(7, count * 2), max_entries, pristine)
+redis.call('DEL', active, partial, cancel)
+local turn = count > 0 and position or before
+redis.call('HSET', active, 'message_id', message_id, 'attempt', attempt, 'index', 0,
+  'turn', turn or '', 'run', server_run())
+redis.call('PEXPIRE', active, ttl_ms)
+redis.call('PEXPIRE', log, ttl_ms)
+return position

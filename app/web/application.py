@@ -1,0 +1,49 @@
+"""The Litestar application, made of parts that are handed in."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from litestar import Litestar
+
+from app.web import api, events, health, pages, schema, sessions, static_files
+from app.web.edge import Edge
+from app.web.parts import Parts, as_state
+from app.web.problems import ProblemHandler
+
+
+def create_application(
+    parts: Parts, lifespan: Callable[[], AbstractAsyncContextManager[None]]
+) -> Litestar:
+    """Make the application; ``lifespan`` is entered before the first request is served."""
+
+    @asynccontextmanager
+    async def with_parts(_: Litestar) -> AsyncIterator[None]:
+        async with lifespan():
+            yield
+
+    application = Litestar(
+        route_handlers=[
+            *api.ROUTES,
+            *sessions.ROUTES,
+            *events.ROUTES,
+            *pages.ROUTES,
+            *health.ROUTES,
+            *schema.ROUTES,
+            *static_files.ROUTES,
+        ],
+        guards=[parts.gatekeeper],
+        exception_handlers={Exception: ProblemHandler(parts.rendering.problem)},
+        lifespan=[with_parts],
+        state=as_state(parts),
+        # Ours is held to the routes by a test and says what Litestar cannot know.
+        openapi_config=None,
+        logging_config=None,
+        # Bodies are read in app.web.bodies, which knows the limit.
+        request_max_body_size=None,
+    )
+    # Around everything, so that responses to unknown paths pass it too: middleware proper is
+    # only asked once a route was found.
+    application.asgi_handler = Edge(application.asgi_handler, parts.metrics)
+    return application

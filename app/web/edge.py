@@ -1,0 +1,140 @@
+"""The outermost layer: what is true of every response, whatever made it."""
+
+from __future__ import annotations
+
+import time
+from typing import Final, cast
+
+import structlog
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
+
+from app.telemetry import Metrics
+from app.web.exchange import Exchange, begin_exchange
+
+CONTENT_SECURITY_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' data:; font-src 'self'; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'"
+)
+_SECURITY_HEADERS: Final = (
+    (b"content-security-policy", CONTENT_SECURITY_POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    # Not no-referrer: with it browsers send «Origin: null» from our own forms.
+    (b"referrer-policy", b"same-origin"),
+    (b"permissions-policy", b"camera=(), geolocation=(), microphone=(), payment=(), usb=()"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+_KNOWN_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_PROBES: Final = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})
+
+_log = structlog.get_logger(__name__)
+
+
+class Edge:
+    """Gives each request an id, one log line and its metrics, each response its headers.
+
+    A HEAD request is handed on as GET and loses its body here, so that the two cannot differ.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        """Wrap the application."""
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != ScopeType.HTTP:
+            await self._app(scope, receive, send)
+            return
+        method = scope["method"]
+        exchange = begin_exchange(scope)
+        if exchange.is_head:
+            # A copy: the server below looks at its own scope to know that no body may follow.
+            scope = cast("HTTPScope", {**scope, "method": "GET"})
+        response = _Response(send, exchange)
+        began = time.perf_counter()
+        try:
+            with structlog.contextvars.bound_contextvars(request_id=exchange.request_id):
+                await self._app(scope, receive, response.send)
+        finally:
+            self._account(scope, method, exchange, response, time.perf_counter() - began)
+
+    def _account(
+        self,
+        scope: HTTPScope,
+        method: str,
+        exchange: Exchange,
+        response: _Response,
+        seconds: float,
+    ) -> None:
+        route = str(scope.get("path_template") or "unmatched")
+        # Names and methods are the client's: an unknown one must not become a time series.
+        known_method = method if method in _KNOWN_METHODS else "other"
+        status = response.status or 499
+        self._metrics.http_requests.labels(
+            method=known_method, route=route, status=str(status)
+        ).inc()
+        if not response.is_stream:
+            self._metrics.http_request_seconds.labels(method=known_method, route=route).observe(
+                seconds
+            )
+        ids = {
+            name: value
+            for name, value in scope.get("path_params", {}).items()
+            if name in {"session_id", "message_id"} and isinstance(value, str)
+        }
+        write = _log.debug if route in _PROBES else _log.info
+        write(
+            "request",
+            method=known_method,
+            route=route,
+            status=status,
+            duration_ms=round(seconds * 1000, 1),
+            request_id=exchange.request_id,
+            **{name: value[:64] for name, value in (ids | exchange.names).items()},
+        )
+
+
+class _Response:
+    """Watches one response on its way out."""
+
+    __slots__ = ("_exchange", "_send", "is_stream", "status")
+
+    def __init__(self, send: Send, exchange: Exchange) -> None:
+        self._send = send
+        self._exchange = exchange
+        self.status: int | None = None
+        self.is_stream = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = self._headers(list(message.get("headers", ())))
+        elif self._exchange.is_head and message["type"] == "http.response.body":
+            message["body"] = b""
+        await self._send(message)
+
+    def _headers(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        has_cache_control = False
+        for index, (name, value) in enumerate(headers):
+            if name == b"content-type":
+                self.is_stream = value.startswith(b"text/event-stream")
+            elif name == b"cache-control":
+                has_cache_control = True
+            elif name == b"allow":
+                headers[index] = (name, _with_head(value))
+        headers.extend(_SECURITY_HEADERS)
+        if not has_cache_control:
+            headers.append((b"cache-control", b"no-store"))
+        headers.append((b"x-request-id", self._exchange.request_id.encode("ascii")))
+        return headers
+
+
+def _with_head(allow: bytes) -> bytes:
+    """Name HEAD wherever GET is allowed: the edge answers it for every route."""
+    methods = {method.strip() for method in allow.split(b",")}
+    if b"GET" in methods:
+        methods.add(b"HEAD")
+    return b", ".join(sorted(methods))

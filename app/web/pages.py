@@ -1,0 +1,237 @@
+"""The pages: ask, read along, stop. They work without JavaScript; HTMX makes them live."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Final
+
+from litestar import get, post
+from litestar.response import Response
+from litestar.response.base import ASGIResponse
+from litestar.types import ASGIApp
+
+from app.domain.caller import Caller
+from app.domain.errors import ChatError, ValidationFailed
+from app.domain.messages import Session, Status, check_session_id
+from app.web.auth import caller_of
+from app.web.bodies import read_body, read_form
+from app.web.exchange import exchange_of
+from app.web.fragments import Activity, FragmentEncoder, activity_of
+from app.web.parameters import cursor_of, message_id_of, position_of
+from app.web.parts import Parts, parts_of
+from app.web.problems import AnyRequest, Problem, prefers_html, problem_of
+from app.web.sessions import session_id_of
+from app.web.stream import EventStream
+
+MESSAGES_SHOWN: Final = 100
+_SESSIONS_LISTED: Final = 30
+_FIELDS: Final = frozenset({"message", "session_id", "client_message_id"})
+_IDLE: Final = Activity(Status.COMPLETE)
+
+
+@get("/")
+async def home(request: AnyRequest) -> Response[bytes]:
+    """Show the empty form and the recent conversations."""
+    return await _home(request)
+
+
+@get("/chat/{session_id:str}")
+async def conversation(request: AnyRequest) -> Response[bytes]:
+    """Show a conversation with the text so far, at the position where its stream goes on."""
+    return await _conversation(request, session_id_of(request))
+
+
+@post("/chat")
+async def ask_first(request: AnyRequest) -> Response[bytes]:
+    """Ask in a new conversation, whose id the form has: sent twice it is still one."""
+    fields = await _question(request)
+    try:
+        session_id = check_session_id(fields["session_id"])
+        await _ask(request, session_id, fields)
+    except ChatError as error:
+        if is_htmx(request) or not prefers_html(request):
+            raise
+        return await _home(request, fields=fields, problem=problem_of(error))
+    location = f"/chat/{session_id}"
+    if is_htmx(request):
+        return Response(b"", status_code=204, headers={"HX-Redirect": location})
+    return see_other(location)
+
+
+@post("/chat/{session_id:str}/messages")
+async def ask_next(request: AnyRequest) -> Response[bytes]:
+    """Ask in this conversation; the stream brings the question and its answer."""
+    session_id = session_id_of(request)
+    fields = await _question(request)
+    try:
+        # A form must not make the conversation of a mistyped or deleted address.
+        await parts_of(request).chat.session(caller_of(request), session_id)
+        await _ask(request, session_id, fields)
+    except ChatError as error:
+        if is_htmx(request) or not prefers_html(request):
+            raise
+        return await _conversation(request, session_id, fields=fields, problem=problem_of(error))
+    if is_htmx(request):
+        return _page(parts_of(request), "asked.html", key=new_key())
+    return see_other(f"/chat/{session_id}")
+
+
+@post("/chat/messages/{message_id:str}/stop")
+async def stop_answer(request: AnyRequest) -> Response[bytes]:
+    """Stop an answer."""
+    message_id = message_id_of(request.path_params["message_id"])
+    fields = await read_form(request)
+    await parts_of(request).chat.cancel(caller_of(request), message_id)
+    return _stopped(request, fields.get("session_id", ""))
+
+
+@post("/chat/{session_id:str}/stop")
+async def stop_awaited(request: AnyRequest) -> Response[bytes]:
+    """Stop what is awaited, before the page knows the id of the answer."""
+    session_id = session_id_of(request)
+    await read_body(request)
+    chat, caller = parts_of(request).chat, caller_of(request)
+    latest = (await chat.history(caller, session_id, 1)).items
+    if latest and not latest[-1].is_complete:
+        await chat.cancel(caller, latest[-1].message_id)
+    return _stopped(request, session_id)
+
+
+@get("/chat/{session_id:str}/stream")
+async def stream(request: AnyRequest) -> ASGIApp:
+    """Keep a shown conversation current: HTML fragments as unnamed server-sent events."""
+    session_id = session_id_of(request)
+    parts = parts_of(request)
+    encoder = FragmentEncoder(parts.rendering, session_id)
+    follower = await parts.following.open(
+        caller_of(request), session_id, position_of(request), "html"
+    )
+    if follower.deleted:
+        await follower.close()
+        # Not 204: htmx would ask again for ever, the event it is told by ends it.
+        return ASGIResponse(body=encoder.gone(), headers={"Content-Type": "text/event-stream"})
+    return EventStream(
+        follower,
+        prologue=b": welcome\n\n",
+        encode=encoder.frame,
+        # The page reconnects by itself and shows that it does.
+        encode_error=lambda _: b": error\n\n",
+        send_timeout_seconds=parts.send_timeout_seconds,
+    )
+
+
+def is_htmx(request: AnyRequest) -> bool:
+    """Say whether a script on the page sent this, not the browser itself."""
+    return request.headers.get("hx-request") == "true"
+
+
+def see_other(location: str) -> Response[bytes]:
+    """Send the browser on after a form, so that a reload does not send it again."""
+    return Response(b"", status_code=303, headers={"Location": location}, media_type="text/html")
+
+
+def new_key() -> str:
+    """Make the key that lets a form be sent twice and taken once."""
+    return uuid.uuid4().hex
+
+
+async def _question(request: AnyRequest) -> dict[str, str]:
+    """Read the composer's fields; forms send line ends as CRLF, which nobody typed."""
+    fields = await read_form(request)
+    unknown = fields.keys() - _FIELDS
+    if unknown:
+        raise ValidationFailed("the form has a field that is not known")
+    fields = dict.fromkeys(_FIELDS, "") | fields
+    fields["message"] = fields["message"].replace("\r\n", "\n")
+    return fields
+
+
+async def _ask(request: AnyRequest, session_id: str, fields: dict[str, str]) -> None:
+    asked, _ = await parts_of(request).chat.ask(
+        caller_of(request),
+        text=fields["message"],
+        session_id=session_id,
+        client_message_id=fields["client_message_id"] or None,
+        model=None,
+    )
+    exchange_of(request.scope).note(
+        session_id=session_id, message_id=asked.assistant_message.message_id
+    )
+
+
+def _stopped(request: AnyRequest, session_id: str) -> Response[bytes]:
+    if is_htmx(request):
+        return Response(b"", status_code=204)
+    return see_other(f"/chat/{check_session_id(session_id)}" if session_id else "/")
+
+
+async def _home(
+    request: AnyRequest,
+    *,
+    fields: dict[str, str] | None = None,
+    problem: Problem | None = None,
+) -> Response[bytes]:
+    parts = parts_of(request)
+    return _page(
+        parts,
+        "home.html",
+        problem=problem,
+        sessions=await _listed(parts, caller_of(request)),
+        current=None,
+        action="/chat",
+        activity=_IDLE,
+        autofocus=True,
+        session_id=str(uuid.uuid4()),
+        key=new_key(),
+        text=fields["message"] if fields else "",
+    )
+
+
+async def _conversation(
+    request: AnyRequest,
+    session_id: str,
+    *,
+    fields: dict[str, str] | None = None,
+    problem: Problem | None = None,
+) -> Response[bytes]:
+    parts, caller = parts_of(request), caller_of(request)
+    before = cursor_of(request, "before")
+    session = await parts.chat.session(caller, session_id)
+    shown = await parts.chat.history(caller, session_id, MESSAGES_SHOWN, before)
+    is_full = len(shown.items) == MESSAGES_SHOWN
+    return _page(
+        parts,
+        "conversation.html",
+        problem=problem,
+        sessions=await _listed(parts, caller),
+        current=session_id,
+        session=session,
+        messages=shown.items,
+        position=shown.position,
+        older=before is not None,
+        earlier=shown.items[0].message_id if is_full else None,
+        action=f"/chat/{session_id}/messages",
+        activity=activity_of(shown.items),
+        autofocus=False,
+        session_id=session_id,
+        key=new_key(),
+        text=fields["message"] if fields else "",
+    )
+
+
+async def _listed(parts: Parts, caller: Caller) -> list[Session]:
+    return (await parts.chat.sessions(caller, _SESSIONS_LISTED, None)).items
+
+
+def _page(
+    parts: Parts, template: str, *, problem: Problem | None = None, **values: object
+) -> Response[bytes]:
+    return Response(
+        parts.rendering.render(template, problem=problem, **values),
+        status_code=problem.status if problem else 200,
+        headers=problem.headers if problem else {},
+        media_type="text/html",
+    )
+
+
+ROUTES: Final = [home, conversation, ask_first, ask_next, stop_answer, stop_awaited, stream]

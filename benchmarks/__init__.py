@@ -1,0 +1,1 @@
+"""Measurements, each one command; nothing in here is a test and nothing has a pass mark."""

@@ -1,0 +1,439 @@
+"""The encoders of the streams, and the response that carries them, without a server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, MutableMapping
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from httpx_sse import ServerSentEvent
+from httpx_sse._decoders import SSEDecoder
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.domain.errors import Unavailable
+from app.domain.events import Chunk, Entry, SessionChanged, Start, new_entry
+from app.domain.frames import (
+    Bye,
+    ByeReason,
+    Entries,
+    Frame,
+    Heartbeat,
+    History,
+    HistoryReason,
+    Welcome,
+)
+from app.domain.messages import Message, Role, Status
+from app.domain.position import Position
+from app.web import sse
+from app.web.assets import Assets
+from app.web.exchange import begin_exchange
+from app.web.fragments import FragmentEncoder
+from app.web.problems import ClientGone
+from app.web.rendering import Rendering
+from app.web.stream import EventStream, unless_gone
+from tests.support.waiting import eventually
+
+_APP = Path(__file__).parents[2] / "app"
+_ANSWER = "01a209d8-ec17-77d5-8cf5-2b4c56bc6f81"
+_QUESTION = "01a209d8-ec17-77d5-8cf5-2b4bc93a1b8c"
+_STORABLE = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"))
+
+
+def _message(**fields: Any) -> Message:
+    values: dict[str, Any] = {
+        "message_id": _ANSWER,
+        "session_id": "s",
+        "role": Role.ASSISTANT,
+        "content": "",
+        "status": Status.COMPLETE,
+        "is_complete": True,
+        "attempt": 1,
+        "model": "demo",
+        "created_at": "2026-01-31T09:05:00.123Z",
+    }
+    return Message(**values | fields)
+
+
+def _entry(seq: int, data: Message | Start | Chunk | SessionChanged) -> Entry:
+    made = new_entry(data)
+    return Entry(Position(7, seq), made.type, made.data)
+
+
+def _chunk(seq: int, offset: int, text: str) -> Entry:
+    return _entry(seq, Chunk(_ANSWER, 1, seq, offset, text))
+
+
+def _events(written: bytes) -> list[ServerSentEvent]:
+    """Read events as httpx-sse does; it makes one of a lone ``retry:`` as well, which we drop."""
+    decoder = SSEDecoder()
+    events = (decoder.decode(line) for line in written.decode().split("\n")[:-1])
+    return [event for event in events if event is not None and event.retry is None]
+
+
+@pytest.fixture(scope="module")
+def encoder() -> FragmentEncoder:
+    return FragmentEncoder(Rendering(_APP / "templates", Assets(_APP / "static")), "s")
+
+
+class TestServerSentEvents:
+    def test_an_entry_carries_its_position_its_type_and_its_data_unchanged(self) -> None:
+        entry = _chunk(3, 0, "a\nb\r\u2028 «»")
+        (event,) = _events(sse.entry_event(entry))
+        assert (event.id, event.event) == ("7-3", "chunk")
+        assert event.data.encode() == entry.data
+        assert json.loads(event.data)["chunk"] == "a\nb\r\u2028 «»"
+
+    def test_all_entries_of_a_frame_are_one_write_in_order(self) -> None:
+        entries = [_chunk(number, number, "x") for number in range(5)]
+        written = sse.frame_event(Entries(entries))
+        assert [event.id for event in _events(written)] == [f"7-{n}" for n in range(5)]
+
+    def test_an_entry_is_encoded_once_for_all_clients(self) -> None:
+        entry = _chunk(1, 0, "x")
+        assert entry.form(sse.entry_event) is entry.form(sse.entry_event)
+
+    def test_history_carries_an_id_so_that_a_stock_eventsource_resumes_after_it(self) -> None:
+        frame = History([_message(content="hi")], "7-9", HistoryReason.TRIMMED)
+        (event,) = _events(sse.frame_event(frame))
+        assert (event.id, event.event) == ("7-9", "history")
+        assert json.loads(event.data)["reason"] == "trimmed"
+        assert json.loads(event.data)["messages"][0]["content"] == "hi"
+
+    @pytest.mark.parametrize(
+        ("frame", "name"),
+        [
+            (Welcome(1, "s", "node", "sse", 15), "welcome"),
+            (Bye(ByeReason.DRAIN, reconnect=True, after_ms=5), "bye"),
+        ],
+    )
+    def test_control_frames_carry_no_position(self, frame: Frame, name: str) -> None:
+        written = sse.frame_event(frame)
+        assert b"id:" not in written
+        (event,) = _events(written)
+        assert event.event == name
+        assert json.loads(event.data) == msgspec.to_builtins(frame)
+
+    def test_a_heartbeat_is_a_comment_that_no_client_sees_as_an_event(self) -> None:
+        assert sse.frame_event(Heartbeat()) == b": heartbeat\n\n"
+        assert _events(b": heartbeat\n\n") == []
+
+    def test_retry_is_milliseconds(self) -> None:
+        assert sse.retry(1900) == b"retry: 1900\n\n"
+
+    @pytest.mark.parametrize(
+        ("error", "code", "retryable"),
+        [(Unavailable(), "unavailable", True), (RuntimeError("a secret"), "internal_error", True)],
+    )
+    def test_an_error_after_the_start_is_told_without_its_insides(
+        self, error: Exception, code: str, retryable: bool
+    ) -> None:
+        written = sse.error_event(error)
+        (event,) = _events(written)
+        assert event.event == "error"
+        assert json.loads(event.data)["code"] == code
+        assert json.loads(event.data)["retryable"] is retryable
+        assert b"a secret" not in written
+
+    @given(text=_STORABLE)
+    def test_any_text_comes_through_byte_for_byte(self, text: str) -> None:
+        (event,) = _events(sse.entry_event(_chunk(0, 0, text)))
+        assert json.loads(event.data)["chunk"] == text
+
+    def test_a_poll_answer_holds_the_same_events(self) -> None:
+        entries = [_chunk(1, 0, "a"), _chunk(2, 1, "b")]
+        body = json.loads(sse.poll_answer(entries, Position(7, 2), None))
+        assert body["position"] == "7-2"
+        assert body["history"] is None
+        assert [event["id"] for event in body["events"]] == ["7-1", "7-2"]
+        assert [event["type"] for event in body["events"]] == ["chunk", "chunk"]
+        assert [event["data"]["chunk"] for event in body["events"]] == ["a", "b"]
+
+
+class _Html(HTMLParser):
+    """What a browser makes of a fragment, as far as these tests ask."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.targets: list[str] = []
+        self.texts: dict[str, str] = {}
+        self.ids: list[str] = []
+        self._into: str | None = None
+        self._depth = 0
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        found = dict(attributes)
+        if tag in {"hx-partial", "hx-upsert"}:
+            self.targets.append(found["hx-target"] or "")
+        if tag == "article":
+            self.ids.append(found["id"] or "")
+        if (tag == "hx-partial" and ".text" in (found["hx-target"] or "")) or (
+            tag == "div" and found.get("class") == "text"
+        ):
+            self._into = found.get("hx-target") or f"#{self.ids[-1]}"
+            self.texts[self._into] = ""
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in {"hx-partial", "div"}:
+            self._into = None
+
+    def handle_data(self, data: str) -> None:
+        if self._into is not None:
+            self.texts[self._into] += data
+
+
+class TestFragments:
+    def test_chunks_of_a_frame_become_one_addition_of_text(self, encoder: FragmentEncoder) -> None:
+        frame = Entries([_chunk(1, 0, "a <b>"), _chunk(2, 5, "\n & c")])
+        (event,) = _events(encoder.frame(frame))
+        assert (event.id, event.event) == ("7-2", "message")
+        html = _Html(event.data)
+        assert html.texts == {f"#m-{_ANSWER}.open > .text": "a <b>\n & c"}
+        assert len(html.targets) == 1
+
+    def test_an_answer_that_is_final_takes_no_more_text(self, encoder: FragmentEncoder) -> None:
+        """The page may stand behind the database: chunks before the end arrive after it."""
+        frame = Entries([_entry(1, _message(content="whole")), _chunk(2, 0, "whole")])
+        (event,) = _events(encoder.frame(frame))
+        assert _Html(event.data).texts == {f"#m-{_ANSWER}": "whole"}
+        assert f'id="m-{_ANSWER}" class="message assistant"' in event.data
+
+    def test_chunks_are_folded_into_an_article_of_the_same_frame(
+        self, encoder: FragmentEncoder
+    ) -> None:
+        """Htmx looks for the targets of all partials before it has applied the first."""
+        entries = [
+            _entry(1, Start(_ANSWER, 2, "demo", "kept ")),
+            _chunk(2, 5, "and "),
+            _chunk(3, 5, "and "),
+            _chunk(4, 9, "more"),
+        ]
+        (event,) = _events(encoder.frame(Entries(entries)))
+        html = _Html(event.data)
+        assert html.texts == {f"#m-{_ANSWER}": "kept and more"}
+        assert not [target for target in html.targets if ".text" in target]
+
+    def test_a_start_drops_what_was_added_before_it(self, encoder: FragmentEncoder) -> None:
+        entries = [_chunk(1, 0, "lost"), _entry(2, Start(_ANSWER, 2, "demo", ""))]
+        (event,) = _events(encoder.frame(Entries(entries)))
+        assert _Html(event.data).texts == {f"#m-{_ANSWER}": ""}
+
+    def test_a_question_is_followed_by_a_way_to_stop_what_it_awaits(
+        self, encoder: FragmentEncoder
+    ) -> None:
+        question = _message(message_id=_QUESTION, role=Role.USER, content="why?")
+        (event,) = _events(encoder.frame(Entries([_entry(1, question)])))
+        assert _Html(event.data).ids == [f"m-{_QUESTION}"]
+        assert 'formaction="/chat/s/stop"' in event.data
+        (event,) = _events(encoder.frame(Entries([_entry(2, Start(_ANSWER, 1, "demo", ""))])))
+        assert f'formaction="/chat/messages/{_ANSWER}/stop"' in event.data
+        (event,) = _events(encoder.frame(Entries([_entry(3, _message())])))
+        assert 'id="send"' in event.data
+
+    def test_history_replaces_all_messages(self, encoder: FragmentEncoder) -> None:
+        messages = [
+            _message(message_id=_QUESTION, role=Role.USER, content="why?"),
+            _message(content="beca", status=Status.STREAMING, is_complete=False),
+        ]
+        frame = History(messages, "8-1", HistoryReason.EPOCH)
+        (event,) = _events(encoder.frame(frame))
+        html = _Html(event.data)
+        assert event.id == "8-1"
+        assert html.targets[0] == "#messages"
+        assert html.texts == {f"#m-{_QUESTION}": "why?", f"#m-{_ANSWER}": "beca"}
+        assert "open" in event.data
+
+    @pytest.mark.parametrize(
+        ("reason", "ends"),
+        [
+            (ByeReason.DRAIN, False),
+            (ByeReason.LIFETIME, False),
+            (ByeReason.TOKEN_EXPIRED, True),
+            (ByeReason.SESSION_DELETED, True),
+        ],
+    )
+    def test_only_a_bye_for_good_ends_the_reconnecting(
+        self, encoder: FragmentEncoder, reason: ByeReason, ends: bool
+    ) -> None:
+        written = encoder.frame(Bye(reason, reconnect=not ends, after_ms=0))
+        assert ("end" in [event.event for event in _events(written)]) is ends
+
+    def test_a_title_changes_in_the_bar_and_in_the_list(self, encoder: FragmentEncoder) -> None:
+        changed = SessionChanged("s", "<New> title")
+        (event,) = _events(encoder.frame(Entries([_entry(1, changed)])))
+        assert _Html(event.data).targets == ["#title", "#entry-s"]
+        assert "&lt;New&gt; title" in event.data
+
+    def test_an_unknown_type_of_entry_only_moves_the_position(
+        self, encoder: FragmentEncoder
+    ) -> None:
+        entry = Entry(Position(7, 8), "later", b"{}")
+        (event,) = _events(encoder.frame(Entries([entry])))
+        assert (event.id, event.data) == ("7-8", "")
+
+    @given(pieces=st.lists(_STORABLE.filter(bool), min_size=1, max_size=5))
+    def test_any_text_is_shown_byte_for_byte(
+        self, encoder: FragmentEncoder, pieces: list[str]
+    ) -> None:
+        """Line ends of every kind, markup, white space at either end: as it was written.
+
+        The parser here keeps bare carriage returns; that none is written is asserted beside it,
+        since both a browser and the stream's own parser would read one as a line feed.
+        """
+        offset, entries = 0, []
+        for number, piece in enumerate(pieces):
+            entries.append(_chunk(number, offset, piece))
+            offset += len(piece)
+        written = encoder.frame(Entries(entries))
+        assert b"\r" not in written
+        (event,) = _events(written)
+        (shown,) = _Html(event.data).texts.values()
+        assert shown == "".join(pieces)
+
+
+class _Follower:
+    """Gives the frames it is told to, then waits; knows whether it was closed."""
+
+    def __init__(self, frames: list[Frame | Exception], *, ends: bool = True) -> None:
+        self.closed = 0
+        self._frames = frames
+        self._ends = ends
+
+    async def frames(self) -> AsyncIterator[Frame]:
+        for frame in self._frames:
+            if isinstance(frame, Exception):
+                raise frame
+            yield frame
+        if not self._ends:
+            await asyncio.Event().wait()
+
+    async def close(self) -> None:
+        # A cancelled request must still get this far: a real one has to await here.
+        await asyncio.sleep(0)
+        self.closed += 1
+
+
+class _Client:
+    """The server's side of one connection."""
+
+    def __init__(self, *, reads: bool = True) -> None:
+        self.sent: list[MutableMapping[str, Any]] = []
+        self.left = asyncio.Event()
+        self._reads = reads
+
+    async def receive(self) -> Any:
+        await self.left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Any) -> None:
+        self.sent.append(message)
+        if not self._reads and message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(message.get("body", b"") for message in self.sent)
+
+
+def _stream(follower: _Follower, *, timeout: float = 5) -> EventStream:
+    return EventStream(
+        follower,
+        prologue=sse.retry(1),
+        encode=sse.frame_event,
+        encode_error=sse.error_event,
+        send_timeout_seconds=timeout,
+    )
+
+
+def _scope(method: str = "GET") -> Any:
+    scope: Any = {"type": "http", "method": method, "headers": []}
+    begin_exchange(scope)
+    return scope
+
+
+class TestEventStream:
+    async def test_it_ends_with_the_frames_and_closes_the_follower(self) -> None:
+        follower = _Follower([Bye(ByeReason.DRAIN, reconnect=True, after_ms=0)])
+        client = _Client()
+        await _stream(follower)(_scope(), client.receive, client.send)
+        assert [event.event for event in _events(client.body)] == ["bye"]
+        assert client.sent[-1]["more_body"] is False
+        assert follower.closed == 1
+
+    async def test_a_client_that_leaves_is_noticed_while_nothing_is_sent(self) -> None:
+        follower, client = _Follower([], ends=False), _Client()
+        streaming = asyncio.create_task(_stream(follower)(_scope(), client.receive, client.send))
+        await asyncio.sleep(0)
+        client.left.set()
+        await asyncio.wait_for(streaming, 5)
+        assert follower.closed == 1
+
+    async def test_a_client_that_never_reads_is_dropped(self) -> None:
+        follower, client = _Follower([Heartbeat()], ends=False), _Client(reads=False)
+        await asyncio.wait_for(
+            _stream(follower, timeout=0.05)(_scope(), client.receive, client.send), 5
+        )
+        assert follower.closed == 1
+        assert client.sent[-1]["more_body"] is True
+
+    async def test_an_error_after_the_start_is_told_in_the_stream(self) -> None:
+        follower, client = _Follower([Heartbeat(), Unavailable()]), _Client()
+        await _stream(follower)(_scope(), client.receive, client.send)
+        (event,) = _events(client.body)
+        assert event.event == "error"
+        assert json.loads(event.data)["code"] == "unavailable"
+        assert client.sent[-1]["more_body"] is False
+        assert follower.closed == 1
+
+    async def test_being_cancelled_closes_the_follower_as_well(self) -> None:
+        follower, client = _Follower([], ends=False), _Client()
+        streaming = asyncio.create_task(_stream(follower)(_scope(), client.receive, client.send))
+        await eventually(lambda: client.sent, "the stream has begun")
+        streaming.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await streaming
+        assert follower.closed == 1
+
+    async def test_head_sends_headers_alone(self) -> None:
+        follower, client = _Follower([], ends=False), _Client()
+        await _stream(follower)(_scope("HEAD"), client.receive, client.send)
+        assert client.body == b""
+        assert client.sent[0]["status"] == 200
+        assert follower.closed == 1
+
+
+class TestUnlessGone:
+    async def test_it_gives_what_the_work_gives(self) -> None:
+        assert await unless_gone(_Client().receive, asyncio.sleep(0, "done")) == "done"
+
+    async def test_work_has_ended_before_the_caller_hears_of_a_client_that_left(self) -> None:
+        client, ended = _Client(), []
+
+        async def work() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(0)
+                ended.append(True)
+
+        client.left.set()
+        with pytest.raises(ClientGone):
+            await unless_gone(client.receive, work())
+        assert ended == [True]
+
+    async def test_an_error_of_the_work_is_its_error(self) -> None:
+        def fail() -> Callable[[], None]:
+            raise Unavailable
+
+        async def work() -> None:
+            fail()
+
+        with pytest.raises(Unavailable):
+            await unless_gone(_Client().receive, work())

@@ -1,0 +1,1 @@
+"""The background processes: generation, event relay, audit and analytics."""

@@ -1,0 +1,1 @@
+"""The generation worker: takes jobs, lets a model answer, writes the answer into the log."""
