@@ -15,6 +15,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from app.db import postgresql, sqlite
 from app.domain.errors import Unavailable
 
+_PATIENCE = 4
+"""How many times as long as for a lock a writer waits in the process's own queue: hundreds of
+questions in one moment are late then, and not refused."""
+
 
 class Database:
     """A pool of connections, and transactions on them.
@@ -108,7 +112,7 @@ class Database:
             yield
             return
         try:
-            async with asyncio.timeout(self._timeout_seconds):
+            async with asyncio.timeout(_PATIENCE * self._timeout_seconds):
                 await self._sqlite_turn.acquire()
         except TimeoutError as error:
             raise Unavailable("The database is busy") from error

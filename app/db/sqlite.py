@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import aiosqlite
@@ -27,6 +27,9 @@ _UNAVAILABLE: Final = frozenset(
         sqlite3.SQLITE_READONLY,
     }
 )
+
+
+_QUICK: Final = ("SELECT", "INSERT", "UPDATE", "DELETE")
 
 
 class SqliteFile:
@@ -67,14 +70,23 @@ class SqliteFile:
             # isolation_level=None keeps the driver from beginning transactions by itself, late
             # and deferred: two of those that read and then write lose one of the two updates.
             lambda: sqlite3.connect(
-                self._path, timeout=self._timeout_seconds, isolation_level=None
+                self._path,
+                timeout=self._timeout_seconds,
+                isolation_level=None,
+                check_same_thread=False,
             ),
             self._ending,
         )
 
 
 class _Connection(aiosqlite.Connection):
-    """A connection whose thread neither keeps the process alive nor ends unnoticed."""
+    """A connection that uses its thread for what may wait, and for nothing else.
+
+    A statement of an open transaction takes microseconds. Handed to the thread and back it takes
+    ten times as long, and lets everything else run in between while SQLite's one write lock is
+    held. What waits for another process or for the disk (begin, commit, a new schema) goes to the
+    thread; so does all else while the thread is at work, because SQLite would block the loop.
+    """
 
     def __init__(
         self, connector: Callable[[], sqlite3.Connection], ending: set[asyncio.Future[Any]]
@@ -82,6 +94,22 @@ class _Connection(aiosqlite.Connection):
         super().__init__(connector, iter_chunk_size=64)
         self._thread.daemon = True
         self._ending = ending
+        self._in_thread = 0
+
+    async def _execute(self, fn: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        if self._in_thread == 0 and self._connection is not None and _is_quick(fn, arguments):
+            return fn(*arguments, **named)
+        self._in_thread += 1
+        handed_over: Awaitable[Any] = super()._execute(fn, *arguments, **named)  # type: ignore[no-untyped-call]
+        working = asyncio.ensure_future(handed_over)
+        working.add_done_callback(self._thread_done)
+        # Shielded, so that the count is true: a cancelled caller does not stop the thread.
+        return await asyncio.shield(working)
+
+    def _thread_done(self, working: asyncio.Future[Any]) -> None:
+        self._in_thread -= 1
+        if not working.cancelled():
+            working.exception()
 
     def stop(self) -> asyncio.Future[Any] | None:
         # The driver calls this without waiting for it when opening fails or is cancelled.
@@ -90,6 +118,15 @@ class _Connection(aiosqlite.Connection):
             self._ending.add(ended)
             ended.add_done_callback(self._ending.discard)
         return ended
+
+
+def _is_quick(fn: Callable[..., Any], arguments: Sequence[Any]) -> bool:
+    if isinstance(getattr(fn, "__self__", None), sqlite3.Connection):
+        return fn.__name__ == "cursor"
+    if fn.__name__ in {"execute", "executemany"}:
+        sql = arguments[0]
+        return isinstance(sql, str) and sql.startswith(_QUICK)
+    return True
 
 
 def is_unavailable(error: sqlite3.Error) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Final, cast
 
 import structlog
@@ -26,6 +27,9 @@ _SECURITY_HEADERS: Final = (
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
+Methods = Mapping[str, frozenset[str]]
+"""The methods of each route, by its template."""
+
 _KNOWN_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _PROBES: Final = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})
 
@@ -38,10 +42,14 @@ class Edge:
     A HEAD request is handed on as GET and loses its body here, so that the two cannot differ.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        """Wrap the application."""
+    def __init__(self, app: ASGIApp, metrics: Metrics, *, methods: Methods) -> None:
+        """Wrap the application; ``methods`` are those that each route takes.
+
+        Litestar's answer to OPTIONS names only the method of a path that was registered first.
+        """
         self._app = app
         self._metrics = metrics
+        self._methods = methods
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -53,7 +61,7 @@ class Edge:
         if exchange.is_head:
             # A copy: the server below looks at its own scope to know that no body may follow.
             scope = cast("HTTPScope", {**scope, "method": "GET"})
-        response = _Response(send, exchange)
+        response = _Response(send, exchange, scope, self._methods)
         began = time.perf_counter()
         try:
             with structlog.contextvars.bound_contextvars(request_id=exchange.request_id):
@@ -100,11 +108,19 @@ class Edge:
 class _Response:
     """Watches one response on its way out."""
 
-    __slots__ = ("_exchange", "_send", "is_stream", "status")
+    __slots__ = ("_exchange", "_methods", "_scope", "_send", "is_stream", "status")
 
-    def __init__(self, send: Send, exchange: Exchange) -> None:
+    def __init__(
+        self,
+        send: Send,
+        exchange: Exchange,
+        scope: HTTPScope,
+        methods: Methods,
+    ) -> None:
         self._send = send
         self._exchange = exchange
+        self._scope = scope
+        self._methods = methods
         self.status: int | None = None
         self.is_stream = False
 
@@ -124,17 +140,17 @@ class _Response:
             elif name == b"cache-control":
                 has_cache_control = True
             elif name == b"allow":
-                headers[index] = (name, _with_head(value))
+                headers[index] = (name, self._allowed(value))
         headers.extend(_SECURITY_HEADERS)
         if not has_cache_control:
             headers.append((b"cache-control", b"no-store"))
         headers.append((b"x-request-id", self._exchange.request_id.encode("ascii")))
         return headers
 
-
-def _with_head(allow: bytes) -> bytes:
-    """Name HEAD wherever GET is allowed: the edge answers it for every route."""
-    methods = {method.strip() for method in allow.split(b",")}
-    if b"GET" in methods:
-        methods.add(b"HEAD")
-    return b", ".join(sorted(methods))
+    def _allowed(self, found: bytes) -> bytes:
+        """Name HEAD wherever GET is allowed: the edge answers it for every route."""
+        template = str(self._scope.get("path_template"))
+        methods = set(self._methods.get(template, found.decode("ascii").split(", ")))
+        if "GET" in methods:
+            methods.add("HEAD")
+        return ", ".join(sorted(methods)).encode("ascii")

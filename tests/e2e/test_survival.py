@@ -258,7 +258,7 @@ async def test_a_job_that_kills_its_workers_fails_and_the_queue_goes_on(tmp_path
         client.position = poisoned["position"]
         for number in range(3):
             worker = cluster.start_worker(f"victim-{number}")
-            while len(client.starts) <= number:
+            while len(client.starts) <= number or not client.text(answer_id):
                 await read_stream(node, poisoned["session_id"], client, events=1)
             worker.kill()
         cluster.start_worker("survivor")
