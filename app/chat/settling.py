@@ -71,5 +71,7 @@ class Settling:
         if final is None:
             await self._log.release(claimed.lease)
             return None
-        outcome = await self._log.finish(claimed.lease, final.message_id, new_entry(final))
+        outcome = await self._log.finish(
+            claimed.lease, final.message_id, final.attempt, new_entry(final)
+        )
         return final if outcome is AppendOutcome.OK else None

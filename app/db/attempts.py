@@ -104,8 +104,9 @@ async def finish_answer(
 ) -> Message | None:
     """Give an answer its final state, if ``attempt`` is still its number and it has none yet.
 
-    None: superseded, nothing was changed. The very same final state sent again (the reply to the
-    commit was lost) gives the message again, and ``events`` is not called.
+    None: superseded, nothing was changed. A complete answer that was asked to stop meanwhile is
+    cancelled. The very same final state sent again (the reply to the commit was lost) gives the
+    message again, and ``events`` is not called.
     """
     if not status.is_final:
         raise ValueError(f"{status} is not a final state")
@@ -122,6 +123,9 @@ async def finish_answer(
         if locked is None or locked.message.attempt != attempt:
             return None
         session, answer = locked
+        if status is Status.COMPLETE and answer.stop_requested_at is not None:
+            # Its last words and the stop crossed: a stop that was accepted holds.
+            final["status"] = Status.CANCELLED.value
         if Status(answer.status).is_final:
             repeat = all(answer._mapping[name] == value for name, value in final.items())  # noqa: SLF001
             return message_from(answer) if repeat else None

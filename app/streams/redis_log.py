@@ -180,13 +180,16 @@ class RedisSessionLog:
             ]
         )
 
-    async def finish(self, lease: Lease, message_id: str, entry: NewEntry) -> AppendOutcome:
+    async def finish(
+        self, lease: Lease, message_id: str, attempt: int, entry: NewEntry
+    ) -> AppendOutcome:
         """See ``SessionLog.finish``."""
         reply = await self._run(
             self._finish,
             [*_writing(lease.session_id), keys.cancel(lease.session_id, message_id)],
             lease.owner,
             message_id,
+            attempt,
             entry.data,
             self._ttl_ms,
             self._max_entries,

@@ -144,8 +144,13 @@ class SessionLog(Protocol):
         """Renew many leases in one round trip; each comes with its answer's message id."""
         ...
 
-    async def finish(self, lease: Lease, message_id: str, entry: NewEntry) -> AppendOutcome:
-        """Append the final state, end the answer, trim the turns before it, let the lease go."""
+    async def finish(
+        self, lease: Lease, message_id: str, attempt: int, entry: NewEntry
+    ) -> AppendOutcome:
+        """Append the final state, end the answer, trim the turns before it, let the lease go.
+
+        What is active and newer than ``attempt`` (the next question, or the same one again) stays.
+        """
         ...
 
     async def release(self, lease: Lease) -> None:

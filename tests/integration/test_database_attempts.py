@@ -321,6 +321,21 @@ async def test_a_stop_and_the_end_at_once_agree(ada: Talker, other_node: Databas
     assert await _stored(ada, answer) == finished
 
 
+async def test_a_stop_that_was_accepted_holds_although_the_model_came_to_its_end(
+    ada: Talker,
+) -> None:
+    answer = (await ada.ask()).assistant_message
+    await _begin(ada, answer)
+    assert (await _stop(ada, answer)).accepted
+
+    finished = await ada.finish(answer.message_id, 1, "Fine.")
+    again = await ada.finish(answer.message_id, 1, "Fine.")
+
+    assert finished is not None
+    assert (finished.status, finished.content) == (Status.CANCELLED, "Fine.")
+    assert again == finished
+
+
 async def test_the_end_of_an_answer_and_of_its_session_at_once_agree(
     ada: Talker, other_node: Database
 ) -> None:

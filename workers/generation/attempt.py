@@ -153,7 +153,7 @@ class Attempt:
             await self._parts.log.release(self._held.lease)
             return Ended.DONE
         outcome = await self._parts.log.finish(
-            self._held.lease, message.message_id, new_entry(message)
+            self._held.lease, message.message_id, message.attempt, new_entry(message)
         )
         return _ENDED[outcome]
 
@@ -331,7 +331,9 @@ class Attempt:
             return Ended.LEFT
 
         async def tell() -> AppendOutcome:
-            return await parts.log.finish(self._held.lease, final.message_id, new_entry(final))
+            return await parts.log.finish(
+                self._held.lease, final.message_id, final.attempt, new_entry(final)
+            )
 
         outcome = await self._stubbornly(tell)
         self._report(final, writer.chunks)

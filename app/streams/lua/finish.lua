@@ -1,8 +1,8 @@
 -- The answer's final state enters the log, and the lease goes. The chunks of this turn stay for
 -- clients that resume in the middle of it; those of the turns before are superseded and trimmed.
 local log, owner, active, partial, cancel = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local holder, message_id, data = ARGV[1], ARGV[2], ARGV[3]
-local ttl_ms, max_entries = ARGV[4], ARGV[5]
+local holder, message_id, attempt, data = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local ttl_ms, max_entries = ARGV[5], ARGV[6]
 
 local held = redis.call('GET', owner)
 if not held then
@@ -12,15 +12,15 @@ if held ~= holder then
   return 'SUPERSEDED'
 end
 write(log, { 'message', data }, max_entries, false)
-local known = redis.call('HMGET', active, 'message_id', 'turn')
--- The database lets the next question in before this script runs: then the active answer is
--- already another one, which is left alone.
-if known[1] == message_id then
-  if known[2] and known[2] ~= '' then
-    redis.call('XTRIM', log, 'MINID', known[2])
+local known = redis.call('HMGET', active, 'message_id', 'attempt', 'turn')
+-- The database lets the next question in, or the same one again, before this script runs: then
+-- what is active is already newer than this final state, and is left alone.
+if known[1] == message_id and tonumber(known[2]) <= attempt then
+  if known[3] and known[3] ~= '' then
+    redis.call('XTRIM', log, 'MINID', known[3])
   end
-  redis.call('DEL', active, partial)
+  redis.call('DEL', active, partial, cancel)
 end
-redis.call('DEL', owner, cancel)
+redis.call('DEL', owner)
 redis.call('PEXPIRE', log, ttl_ms)
 return 'OK'
