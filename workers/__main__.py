@@ -140,6 +140,7 @@ async def generate(settings: Settings, models: ModelRegistry) -> None:
         await flusher.close()
         await subscriber.close()
         await models.close()
+        log.close()
         await redis.aclose(close_connection_pool=True)
         await blocking.aclose(close_connection_pool=True)
         await database.close()

@@ -11,7 +11,10 @@ import aiosqlite
 from sqlalchemy import URL, Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-WRITING: Final[dict[str, Any]] = {"throughline_sqlite_begin": "BEGIN IMMEDIATE"}
+_BEGIN_WRITING: Final = "BEGIN IMMEDIATE"
+_QUICK: Final = ("SELECT", "INSERT", "UPDATE", "DELETE", "BEGIN")
+
+WRITING: Final[dict[str, Any]] = {"throughline_sqlite_begin": _BEGIN_WRITING}
 """The execution options of a transaction that holds SQLite's one write lock from its start."""
 
 # https://www.sqlite.org/rescode.html: what another process, the disk or the file's rights may
@@ -27,9 +30,6 @@ _UNAVAILABLE: Final = frozenset(
         sqlite3.SQLITE_READONLY,
     }
 )
-
-
-_QUICK: Final = ("SELECT", "INSERT", "UPDATE", "DELETE")
 
 
 class SqliteFile:
@@ -76,6 +76,7 @@ class SqliteFile:
                 check_same_thread=False,
             ),
             self._ending,
+            int(self._timeout_seconds * 1000),
         )
 
 
@@ -84,21 +85,34 @@ class _Connection(aiosqlite.Connection):
 
     A statement of an open transaction takes microseconds. Handed to the thread and back it takes
     ten times as long, and lets everything else run in between while SQLite's one write lock is
-    held. What waits for another process or for the disk (begin, commit, a new schema) goes to the
-    thread; so does all else while the thread is at work, because SQLite would block the loop.
+    held. What waits for another process or for the disk (a lock that is taken, a commit, a new
+    schema) goes to the thread; so does all else while the thread is at work, because SQLite would
+    block the loop.
     """
 
     def __init__(
-        self, connector: Callable[[], sqlite3.Connection], ending: set[asyncio.Future[Any]]
+        self,
+        connector: Callable[[], sqlite3.Connection],
+        ending: set[asyncio.Future[Any]],
+        busy_timeout_ms: int,
     ) -> None:
         super().__init__(connector, iter_chunk_size=64)
         self._thread.daemon = True
         self._ending = ending
+        self._busy_timeout_ms = busy_timeout_ms
         self._in_thread = 0
+        self._writing = False
 
     async def _execute(self, fn: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-        if self._in_thread == 0 and self._connection is not None and _is_quick(fn, arguments):
-            return fn(*arguments, **named)
+        if self._in_thread == 0 and self._connection is not None:
+            sql = _statement(fn, arguments)
+            if sql == _BEGIN_WRITING:
+                self._writing = True
+                cursor = self._begin_at_once(fn, *arguments)
+                if cursor is not None:
+                    return cursor
+            elif self._is_quick(fn, sql):
+                return fn(*arguments, **named)
         self._in_thread += 1
         handed_over: Awaitable[Any] = super()._execute(fn, *arguments, **named)  # type: ignore[no-untyped-call]
         working = asyncio.ensure_future(handed_over)
@@ -106,10 +120,41 @@ class _Connection(aiosqlite.Connection):
         # Shielded, so that the count is true: a cancelled caller does not stop the thread.
         return await asyncio.shield(working)
 
+    def _begin_at_once(self, fn: Callable[..., Any], *arguments: Any) -> Any:
+        """Take the write lock where it is free; None where it is not."""
+        raw = self._conn
+        raw.execute("PRAGMA busy_timeout = 0")
+        try:
+            return fn(*arguments)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                raise
+            return None
+        finally:
+            raw.execute(f"PRAGMA busy_timeout = {self._busy_timeout_ms}")
+
+    def _is_quick(self, fn: Callable[..., Any], sql: str | None) -> bool:
+        if sql is not None:
+            return sql.startswith(_QUICK)
+        if isinstance(getattr(fn, "__self__", None), sqlite3.Connection):
+            # Only a transaction that has written touches the disk at its end.
+            return fn.__name__ == "cursor" or (
+                fn.__name__ in {"commit", "rollback"} and not self._writing
+            )
+        return True
+
     def _thread_done(self, working: asyncio.Future[Any]) -> None:
         self._in_thread -= 1
         if not working.cancelled():
             working.exception()
+
+    async def commit(self) -> None:
+        await super().commit()
+        self._writing = False
+
+    async def rollback(self) -> None:
+        await super().rollback()
+        self._writing = False
 
     def stop(self) -> asyncio.Future[Any] | None:
         # The driver calls this without waiting for it when opening fails or is cancelled.
@@ -120,13 +165,10 @@ class _Connection(aiosqlite.Connection):
         return ended
 
 
-def _is_quick(fn: Callable[..., Any], arguments: Sequence[Any]) -> bool:
-    if isinstance(getattr(fn, "__self__", None), sqlite3.Connection):
-        return fn.__name__ == "cursor"
-    if fn.__name__ in {"execute", "executemany"}:
-        sql = arguments[0]
-        return isinstance(sql, str) and sql.startswith(_QUICK)
-    return True
+def _statement(fn: Callable[..., Any], arguments: Sequence[Any]) -> str | None:
+    if fn.__name__ in {"execute", "executemany"} and arguments and isinstance(arguments[0], str):
+        return arguments[0]
+    return None
 
 
 def is_unavailable(error: sqlite3.Error) -> bool:

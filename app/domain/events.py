@@ -69,10 +69,12 @@ class Entry:
         self.position = position
         self.type = type
         self.data = data
-        self._forms: dict[Callable[[Entry], bytes], bytes] = {}
+        self._forms: dict[Callable[[Entry], bytes], bytes] | None = None
 
     def form(self, encode: Callable[[Entry], bytes]) -> bytes:
         """Give what ``encode`` makes of this entry, computed at most once per entry."""
+        if self._forms is None:
+            self._forms = {}
         made = self._forms.get(encode)
         if made is None:
             made = self._forms[encode] = encode(self)

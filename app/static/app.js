@@ -75,6 +75,9 @@
         tell("The server cannot be reached. The answer was not stopped.");
       }
     });
+    document.addEventListener("htmx:response:error", ({ detail: { ctx } }) => {
+      if (ctx.sourceElement.id === "stop") tell("The answer could not be stopped. Try again.");
+    });
     // A page that comes back from the back/forward cache has a key that was used already.
     addEventListener("pageshow", (event) => {
       if (!event.persisted) return;
@@ -103,6 +106,7 @@
       connection.dataset.state = state;
       connection.textContent = WORDS[state];
     };
+    say("connecting");
     const reconnect = () => {
       link?.reader?.cancel();
       link?.delayCanceller?.();

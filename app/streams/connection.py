@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from hiredis import HiredisError
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from app.domain.errors import Unavailable
+from app.streams.link import Pipe
+
+_TIMEOUT_SECONDS = 5.0
 
 
 def connect(url: str, *, timeout_seconds: float, max_connections: int) -> Redis:
@@ -33,10 +37,17 @@ def connect(url: str, *, timeout_seconds: float, max_connections: int) -> Redis:
     return Redis(connection_pool=pool)
 
 
+def pipe_of(redis: Redis) -> Pipe:
+    """Make a bare connection to where ``redis`` connects, with its bound on each exchange."""
+    pool = redis.connection_pool
+    where = {**pool.connection_kwargs, "connection_class": pool.connection_class}
+    return Pipe(where, timeout_seconds=where.get("socket_timeout") or _TIMEOUT_SECONDS)
+
+
 @contextmanager
 def reachable() -> Iterator[None]:
     """Turn any failure of Redis within the block into ``Unavailable``."""
     try:
         yield
-    except (RedisError, OSError, TimeoutError) as failure:
+    except (RedisError, HiredisError, OSError, TimeoutError) as failure:
         raise Unavailable(f"Redis cannot be reached ({type(failure).__name__})") from failure

@@ -20,9 +20,10 @@ def parse_publication(payload: bytes) -> Publication:
     """Read ``<epoch>-<seq>[ original]`` and a line ``<type> <data>`` for each entry."""
     head, *lines = payload.split(b"\n")
     written, _, original = head.partition(b" ")
-    epoch, seq = (int(part) for part in written.split(b"-"))
+    epoch_written, _, seq_written = written.partition(b"-")
+    epoch, seq = int(epoch_written), int(seq_written)
     entries = []
-    for number, line in enumerate(lines):
+    for number, line in enumerate(lines, seq):
         kind, _, data = line.partition(b" ")
-        entries.append(Entry(Position(epoch, seq + number), kind.decode(), data))
+        entries.append(Entry(Position(epoch, number), kind.decode(), data))
     return Publication(entries, bool(original))

@@ -11,7 +11,7 @@ from app.domain.events import Entry, NewEntry
 from app.domain.lease import Lease
 from app.domain.position import BEFORE_ALL, Position
 from app.streams import keys, scripts
-from app.streams.connection import reachable
+from app.streams.connection import pipe_of, reachable
 from app.streams.session_log import (
     ActiveAnswer,
     AppendBatch,
@@ -32,6 +32,7 @@ class RedisSessionLog:
         Entries beyond that go from the front: their readers are given the whole state instead.
         """
         self._redis = redis
+        self._pipe = pipe_of(redis)
         self._ttl_ms = ttl_seconds * 1000
         self._max_entries = max_entries
         self._submit = scripts.load("submit")
@@ -46,6 +47,10 @@ class RedisSessionLog:
         self._snapshot = scripts.load("snapshot")
         self._read = scripts.load("read")
         self._delete = scripts.load("delete")
+
+    def close(self) -> None:
+        """End the log's own connection; the client is its maker's."""
+        self._pipe.close()
 
     async def submit(
         self,
@@ -259,7 +264,7 @@ class RedisSessionLog:
 
     async def _run_all(self, calls: Sequence[scripts.Call]) -> list[AppendOutcome]:
         with reachable():
-            replies = await scripts.run_all(self._redis, calls)
+            replies = await scripts.run_all(self._pipe, calls)
             for reply in replies:
                 if isinstance(reply, Exception):
                     # Every batch is safe to send again, so one that failed fails the flush.

@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import Any, NamedTuple
 
+import hiredis
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
+
+from app.streams.link import Pipe
 
 Argument = str | bytes | int
 
@@ -43,26 +46,25 @@ async def run(redis: Redis, script: Script, keys: Sequence[str], *arguments: Arg
         return await redis.eval(script.text, len(keys), *keys, *arguments)
 
 
-async def run_all(redis: Redis, calls: Sequence[Call]) -> list[Any]:
+async def run_all(pipe: Pipe, calls: Sequence[Call]) -> list[Any]:
     """Run many scripts in one round trip, each atomic for itself; replies in order.
 
     A reply may be an exception. Calls that a restarted server did not know are sent once more
     with the text; they had not run.
     """
-    replies = await _send(redis, calls, by_text=False)
-    unknown = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+    replies = await pipe.exchange(
+        [("EVALSHA", digest, len(keys), *keys, *rest) for (_, digest), keys, rest in calls]
+    )
+    unknown = [
+        at
+        for at, reply in enumerate(replies)
+        if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT")
+    ]
     if unknown:
-        again = await _send(redis, [calls[at] for at in unknown], by_text=True)
+        missed = [calls[at] for at in unknown]
+        again = await pipe.exchange(
+            [("EVAL", text, len(keys), *keys, *rest) for (text, _), keys, rest in missed]
+        )
         for at, reply in zip(unknown, again, strict=True):
             replies[at] = reply
     return replies
-
-
-async def _send(redis: Redis, calls: Sequence[Call], *, by_text: bool) -> list[Any]:
-    pipeline = redis.pipeline(transaction=False)
-    for script, keys, arguments in calls:
-        if by_text:
-            pipeline.execute_command("EVAL", script.text, len(keys), *keys, *arguments)
-        else:
-            pipeline.execute_command("EVALSHA", script.digest, len(keys), *keys, *arguments)
-    return list(await pipeline.execute(raise_on_error=False))

@@ -1,26 +1,25 @@
 """One connection that receives all of a process's publications, with as little work as possible.
 
 redis-py's PubSub costs several times more per message and hides the confirmations of a
-resubscription, which are the only sign that publications may have been missed. This speaks RESP2
-by hiredis on a plain asyncio protocol.
+resubscription, which are the only sign that publications may have been missed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import hiredis
 import structlog
 from redis.asyncio.connection import parse_url
 
+from app.streams.link import Link, connect_link, greeting
+
 _PING_SECONDS = 5.0
 _SILENCE_SECONDS = 15.0
 _BACKOFF_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
-_CONNECT_SECONDS = 3.0
 
 logger = structlog.get_logger(__name__)
 
@@ -46,7 +45,7 @@ class Subscriber:
         self._on_message = on_message
         self._on_subscribed = on_subscribed
         self._wanted: set[str] = set()
-        self._link: _Link | None = None
+        self._link: Link | None = None
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -70,13 +69,13 @@ class Subscriber:
         """Receive a channel from some moment soon on: ``on_subscribed`` tells which."""
         self._wanted.add(channel)
         if self._link is not None:
-            self._link.send("SUBSCRIBE", channel)
+            self._link.send(("SUBSCRIBE", channel))
 
     def unsubscribe(self, channel: str) -> None:
         """Receive a channel no more."""
         self._wanted.discard(channel)
         if self._link is not None:
-            self._link.send("UNSUBSCRIBE", channel)
+            self._link.send(("UNSUBSCRIBE", channel))
 
     async def _run(self) -> None:
         failures = 0
@@ -91,14 +90,12 @@ class Subscriber:
             await asyncio.sleep(_BACKOFF_SECONDS[min(failures, len(_BACKOFF_SECONDS) - 1)])
 
     async def _serve(self) -> None:
-        link = await asyncio.wait_for(self._connect(), _CONNECT_SECONDS)
+        link = await connect_link(self._where, self._received)
         try:
-            if self._where.get("password") is not None:
-                user = [self._where["username"]] if self._where.get("username") else []
-                link.send("AUTH", *user, self._where["password"])
+            link.send(*greeting(self._where))
             self._link = link
             if self._wanted:
-                link.send("SUBSCRIBE", *self._wanted)
+                link.send(("SUBSCRIBE", *self._wanted))
             while not link.lost.is_set():
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(link.lost.wait(), _PING_SECONDS)
@@ -106,29 +103,10 @@ class Subscriber:
                 if link.silent_for() > _SILENCE_SECONDS:
                     # Half-open: the peer is gone or frozen, and no error will ever arrive.
                     raise TimeoutError
-                link.send("PING")
+                link.send(("PING",))
         finally:
             self._link = None
             link.abort()
-
-    async def _connect(self) -> _Link:
-        loop = asyncio.get_running_loop()
-        if "path" in self._where:
-            _, link = await loop.create_unix_connection(self._make_link, self._where["path"])
-            return link
-        secure = "SSL" in getattr(self._where.get("connection_class"), "__name__", "")
-        _, link = await loop.create_connection(
-            self._make_link,
-            self._where.get("host", "localhost"),
-            self._where.get("port", 6379),
-            ssl=ssl.create_default_context(cafile=self._where.get("ssl_ca_certs"))
-            if secure
-            else None,
-        )
-        return link
-
-    def _make_link(self) -> _Link:
-        return _Link(self._received)
 
     def _received(self, reply: Any) -> None:
         if isinstance(reply, hiredis.ReplyError):
@@ -142,46 +120,3 @@ class Subscriber:
             channel = reply[1].decode()
             if channel in self._wanted:
                 self._on_subscribed(channel)
-
-
-class _Link(asyncio.Protocol):
-    """One connection."""
-
-    def __init__(self, received: Callable[[Any], None]) -> None:
-        self.lost = asyncio.Event()
-        self._received = received
-        self._reader = hiredis.Reader()
-        self._transport: asyncio.Transport | None = None
-        self._loop = asyncio.get_running_loop()
-        self._heard = self._loop.time()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # Not checked by isinstance: uvloop's transports are not asyncio's.
-        self._transport = cast("asyncio.Transport", transport)
-
-    def data_received(self, data: bytes) -> None:
-        self._heard = self._loop.time()
-        self._reader.feed(data)
-        try:
-            while (reply := self._reader.gets()) is not False:
-                self._received(reply)
-        except (hiredis.HiredisError, ValueError) as failure:
-            # Refused (no permission, loading, not a Redis at all): connect again later.
-            logger.warning("subscriber_refused", reason=str(failure))
-            self.abort()
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        self.lost.set()
-
-    def silent_for(self) -> float:
-        """Seconds since anything arrived."""
-        return self._loop.time() - self._heard
-
-    def send(self, *parts: str) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            # The stub says a tuple of one.
-            self._transport.write(hiredis.pack_command(parts))  # type: ignore[arg-type]
-
-    def abort(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from litestar import Litestar
+from litestar.routes import HTTPRoute
 
 from app.web import api, events, health, pages, schema, sessions, static_files
 from app.web.edge import Edge
@@ -45,5 +46,13 @@ def create_application(
     )
     # Around everything, so that responses to unknown paths pass it too: middleware proper is
     # only asked once a route was found.
-    application.asgi_handler = Edge(application.asgi_handler, parts.metrics)
+    application.asgi_handler = Edge(
+        application.asgi_handler,
+        parts.metrics,
+        methods={
+            route.path_format: frozenset(route.methods)
+            for route in application.routes
+            if isinstance(route, HTTPRoute)
+        },
+    )
     return application

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import jinja2
 from markupsafe import Markup, escape
@@ -13,6 +14,8 @@ from markupsafe import Markup, escape
 from app.domain.messages import Message
 from app.web.assets import Assets
 from app.web.problems import AnyRequest, Problem
+
+_CODE: Final = re.compile("`([^`]+)`")
 
 
 class Rendering:
@@ -32,6 +35,7 @@ class Rendering:
         self._environment.globals["asset"] = assets.url
         self._environment.filters["verbatim"] = verbatim
         self._environment.filters["moment"] = moment
+        self._environment.filters["coded"] = coded
 
     def render(self, template: str, /, **values: Any) -> bytes:
         """Render a template; a value that it needs and does not get is an error."""
@@ -62,3 +66,8 @@ def verbatim(text: str) -> Markup:
 def moment(timestamp: str) -> str:
     """Write a time of the contract for a person: ``23 Nov 2026, 18:50`` (UTC)."""
     return datetime.fromisoformat(timestamp).strftime("%d %b %Y, %H:%M").lstrip("0")
+
+
+def coded(text: str) -> Markup:
+    """Escape a sentence of the API reference, and set what stands in backquotes as code."""
+    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(text))))  # noqa: S704

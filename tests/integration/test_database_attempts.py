@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from app.db import attempts, history
@@ -248,79 +246,6 @@ async def test_a_stop_comes_too_late_for_a_final_answer(ada: Talker) -> None:
     assert stop.message.status is Status.COMPLETE
 
 
-async def test_only_the_owner_stops_an_answer_and_nothing_else(ada: Talker) -> None:
-    accepted = await ada.ask()
-    eve = await Talker(ada.database, user_id="eve").arrive()
-
-    for talker, message in [(eve, accepted.assistant_message), (ada, accepted.user_message)]:
-        with pytest.raises(NotFound):
-            await _stop(talker, message)
-    assert isinstance(await ada.begin(accepted.assistant_message.message_id), Begun)
-
-
-async def test_beginning_and_finishing_at_once_leave_one_voice(
-    ada: Talker, other_node: Database
-) -> None:
-    """A worker that was thought dead finishes while another takes over."""
-    answer = (await ada.ask()).assistant_message
-    await _begin(ada, answer)
-
-    finished, begun = await asyncio.gather(
-        ada.finish(answer.message_id, 1, "Fine."),
-        ada.begin(answer.message_id, database=other_node),
-    )
-
-    if finished is None:
-        assert isinstance(begun, Begun)
-        assert begun.attempt == 2
-        assert (await _stored(ada, answer)).status is Status.STREAMING
-    else:
-        assert isinstance(begun, AlreadyFinal)
-        assert begun.message == finished == await _stored(ada, answer)
-
-
-async def test_of_two_that_begin_at_once_each_gets_its_own_number(
-    ada: Talker, other_node: Database
-) -> None:
-    answer = (await ada.ask()).assistant_message
-
-    begun = await asyncio.gather(
-        ada.begin(answer.message_id), ada.begin(answer.message_id, database=other_node)
-    )
-
-    assert sorted(one.attempt for one in begun if isinstance(one, Begun)) == [1, 2]
-
-
-async def test_of_two_that_finish_at_once_one_decides(ada: Talker, other_node: Database) -> None:
-    answer = (await ada.ask()).assistant_message
-    await _begin(ada, answer)
-
-    finished = await asyncio.gather(
-        ada.finish(answer.message_id, 1, "Complete."),
-        ada.finish(answer.message_id, 1, "Comp", status=Status.CANCELLED, database=other_node),
-    )
-
-    (winner,) = [message for message in finished if message is not None]
-    assert await _stored(ada, answer) == winner
-    assert len([kind for kind in await told_types(ada.database) if "STREAM_C" in kind]) == 1
-
-
-async def test_a_stop_and_the_end_at_once_agree(ada: Talker, other_node: Database) -> None:
-    answer = (await ada.ask()).assistant_message
-    await _begin(ada, answer)
-
-    finished, stop = await asyncio.gather(
-        ada.finish(answer.message_id, 1, "Fine."),
-        attempts.request_stop(
-            other_node, user_id="ada", message_id=answer.message_id, now=after(1)
-        ),
-    )
-
-    assert finished is not None
-    assert stop.accepted == (not stop.message.is_complete)
-    assert await _stored(ada, answer) == finished
-
-
 async def test_a_stop_that_was_accepted_holds_although_the_model_came_to_its_end(
     ada: Talker,
 ) -> None:
@@ -336,20 +261,14 @@ async def test_a_stop_that_was_accepted_holds_although_the_model_came_to_its_end
     assert again == finished
 
 
-async def test_the_end_of_an_answer_and_of_its_session_at_once_agree(
-    ada: Talker, other_node: Database
-) -> None:
-    answer = (await ada.ask()).assistant_message
-    await _begin(ada, answer)
+async def test_only_the_owner_stops_an_answer_and_nothing_else(ada: Talker) -> None:
+    accepted = await ada.ask()
+    eve = await Talker(ada.database, user_id="eve").arrive()
 
-    finished, deleted = await asyncio.gather(
-        ada.finish(answer.message_id, 1, "Fine.", database=other_node), ada.delete()
-    )
-
-    assert (deleted.unfinished is None) == (finished is not None)
-    assert await history.message_by_id(ada.database, message_id=answer.message_id) is None
-    ended = [kind for kind in await told_types(ada.database) if kind == "STREAM_COMPLETED"]
-    assert len(ended) == (1 if finished else 0)
+    for talker, message in [(eve, accepted.assistant_message), (ada, accepted.user_message)]:
+        with pytest.raises(NotFound):
+            await _stop(talker, message)
+    assert isinstance(await ada.begin(accepted.assistant_message.message_id), Begun)
 
 
 async def test_the_reconciler_finds_what_has_no_final_state(ada: Talker) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -72,6 +74,26 @@ async def test_a_file_that_cannot_be_opened_is_unavailable(tmp_path: Path) -> No
     with pytest.raises(Unavailable):
         await database.ping()
     await database.close()
+
+
+def test_a_file_that_cannot_be_opened_leaves_no_thread_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver's thread reports to the event loop, which must not be gone by then."""
+    died: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", died.append)
+
+    async def fail_to_open() -> None:
+        database = Database(f"sqlite:///{tmp_path / 'missing' / 'file.db'}")
+        with pytest.raises(Unavailable):
+            await database.ping()
+        await database.close()
+
+    for _ in range(100):
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            thread.submit(asyncio.run, fail_to_open()).result()
+
+    assert died == []
 
 
 async def test_a_server_that_refuses_is_unavailable() -> None:
