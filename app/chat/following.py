@@ -14,13 +14,11 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-import msgspec
-
 from app.db import sessions
 from app.db.results import SessionState
 from app.domain.caller import Caller
 from app.domain.errors import NotFound, TooManyConnections, Unavailable
-from app.domain.events import Entry, EventType, SessionChanged
+from app.domain.events import Entry, tells_deletion
 from app.domain.frames import (
     PROTOCOL_VERSION,
     Bye,
@@ -199,7 +197,7 @@ class Follower:
             if frame is None:
                 continue
             yield frame
-            if isinstance(frame, Entries) and _tells_deletion(frame.entries[-1]):
+            if isinstance(frame, Entries) and tells_deletion(frame.entries[-1]):
                 yield Bye(ByeReason.SESSION_DELETED, reconnect=False, after_ms=0)
                 return
 
@@ -227,6 +225,9 @@ class Follower:
             # The cursor may come from a snapshot that is newer than what this node was told.
             await tail.sync()
             found = tail.state.after(self._position, _FRAME_ENTRIES)
+        if tail.deleted and (isinstance(found, Unserved) or not found):
+            # Its log is gone, and with it what led up to the deletion.
+            raise NotFound
         if isinstance(found, Unserved):
             return await self._from_log(self._position)
         if found:
@@ -244,7 +245,7 @@ class Follower:
     def _entries(self, entries: Sequence[Entry]) -> Entries:
         # A deletion ends the stream: what would follow belongs to nobody.
         for at, entry in enumerate(entries):
-            if _tells_deletion(entry):
+            if tells_deletion(entry):
                 entries = entries[: at + 1]
                 break
         frame = Entries(entries)
@@ -280,9 +281,3 @@ class Follower:
         if self._tail is None:
             raise NotFound
         return self._tail
-
-
-def _tells_deletion(entry: Entry) -> bool:
-    if entry.type != EventType.SESSION:
-        return False
-    return msgspec.json.decode(entry.data, type=SessionChanged).deleted

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import structlog
 
 from app.domain.errors import ChatError, Unavailable
+from app.domain.events import tells_deletion
 from app.domain.position import BEFORE_ALL, Position
 from app.domain.resume import Offered, Tail
 from app.streams import keys
@@ -48,6 +49,8 @@ class SessionTail:
         self.session_id = session_id
         self.state = Tail(max_entries=ring_entries, max_bytes=_MAX_BYTES)
         self.followers = 0
+        self.deleted = False
+        """Whether the session was deleted while it was followed here."""
         self.changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done at the next change; take it before looking, so that none is missed."""
         self._log = log
@@ -63,6 +66,10 @@ class SessionTail:
     def published(self, payload: bytes) -> None:
         """Take a publication; a hole before it is filled from the log in the background."""
         entries, original = parse_publication(payload)
+        if tells_deletion(entries[-1]):
+            # The log goes in the same moment: what does not follow on the tail cannot be read.
+            self.deleted = True
+            self.wake()
         match self.state.offer(entries, original=original):
             case Offered.TAKEN:
                 self.wake()

@@ -108,3 +108,10 @@ _KINDS = {
 def new_entry(data: Message | Start | Chunk | SessionChanged) -> NewEntry:
     """Encode an entry; this is the only time that its JSON is made."""
     return NewEntry(_KINDS[type(data)].value, _encoder.encode(data))
+
+
+def tells_deletion(entry: Entry) -> bool:
+    """Say whether this entry ends its session for good."""
+    if entry.type != EventType.SESSION:
+        return False
+    return msgspec.json.decode(entry.data, type=SessionChanged).deleted

@@ -39,7 +39,8 @@ _log = structlog.get_logger(__name__)
 class Edge:
     """Gives each request an id, one log line and its metrics, each response its headers.
 
-    A HEAD request is handed on as GET and loses its body here, so that the two cannot differ.
+    A HEAD request is handed on as GET, so that the two cannot differ; the server below, which
+    knows what it was, sends no body.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, *, methods: Methods) -> None:
@@ -128,8 +129,6 @@ class _Response:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             message["headers"] = self._headers(list(message.get("headers", ())))
-        elif self._exchange.is_head and message["type"] == "http.response.body":
-            message["body"] = b""
         await self._send(message)
 
     def _headers(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

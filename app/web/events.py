@@ -9,6 +9,7 @@ from litestar import get
 from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
 
+from app.domain.errors import NotFound
 from app.domain.position import Position
 from app.web import sse
 from app.web.auth import caller_of
@@ -61,6 +62,9 @@ async def _poll(
         if follower.deleted:
             return _no_content()
         answer = await unless_gone(request.receive, follower.poll(wait_seconds))
+    except NotFound:
+        # Deleted while this was waiting.
+        return _no_content()
     finally:
         await follower.close()
     return ASGIResponse(
