@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import structlog
+from hiredis import HiredisError
 from redis.asyncio import Redis
 
 from app.domain.events import Entry, NewEntry
@@ -21,6 +23,11 @@ from app.streams.session_log import (
     LogRange,
     Snapshot,
 )
+
+_SERVER_AWAY = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY ", "OOM")
+"""Errors that are the server's state and not one session's: they pass."""
+
+logger = structlog.get_logger(__name__)
 
 
 class RedisSessionLog:
@@ -266,10 +273,19 @@ class RedisSessionLog:
         with reachable():
             replies = await scripts.run_all(self._pipe, calls)
             for reply in replies:
-                if isinstance(reply, Exception):
-                    # Every batch is safe to send again, so one that failed fails the flush.
+                if isinstance(reply, HiredisError) and str(reply).startswith(_SERVER_AWAY):
+                    # Every call is safe to send again, so the whole flush is.
                     raise reply
-        return [AppendOutcome(reply.decode()) for reply in replies]
+        return [_outcome(reply) for reply in replies]
+
+
+def _outcome(reply: Any) -> AppendOutcome:
+    if isinstance(reply, HiredisError):
+        # One session's keys are not as they should be. The others must not wait for it: its
+        # worker claims it again and leaves the job if that fails too.
+        logger.error("session_log_refused", reason=str(reply))
+        return AppendOutcome.LOST
+    return AppendOutcome(reply.decode())
 
 
 def _writing(session_id: str) -> list[str]:

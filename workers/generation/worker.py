@@ -138,6 +138,9 @@ class Worker:
 
         try:
             await self._after_others(job)
+            if self._stopping.is_set():
+                await self._jobs.hand_over(job)
+                return
             ended = await self._answering.answer(job, register)
             if ended is Ended.DONE:
                 await self._jobs.done(job)
