@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from app.chat.full_content import FullContent
 from app.db import sessions
 from app.db.results import SessionState
 from app.domain.caller import Caller
@@ -92,9 +93,17 @@ class Following:
         self._connections: Counter[str] = Counter()
 
     async def open(
-        self, caller: Caller, session_id: str, after: Position | None, transport: str
+        self,
+        caller: Caller,
+        session_id: str,
+        after: Position | None,
+        transport: str,
+        *,
+        full_content: bool = False,
     ) -> Follower:
         """Begin to follow; ``close`` must be called in any case.
+
+        With ``full_content`` every chunk becomes a message with the whole text so far.
 
         Raises NotFound for a session that is not the caller's, TooManyConnections, and
         Unavailable when the log cannot be read now.
@@ -103,7 +112,7 @@ class Following:
             raise TooManyConnections
         # Counted before the first await, so that a burst cannot pass the limit together.
         self._connections[caller.user_id] += 1
-        follower = Follower(self, caller, session_id, after, transport)
+        follower = Follower(self, caller, session_id, after, transport, full_content=full_content)
         try:
             state = await sessions.session_state(
                 self._database, user_id=caller.user_id, session_id=session_id
@@ -139,6 +148,8 @@ class Follower:
         session_id: str,
         after: Position | None,
         transport: str,
+        *,
+        full_content: bool,
     ) -> None:
         """Stand at ``after``; None asks for the whole state first."""
         self.deleted = False
@@ -150,6 +161,7 @@ class Follower:
         self._transport = transport
         self._tail: SessionTail | None = None
         self._closed = False
+        self._full = FullContent(self._whole_state) if full_content else None
         self._gauge = following.metrics.streams_open.labels(transport=transport)
         self._delivered = following.metrics.events_delivered.labels(transport=transport)
         self._gauge.inc()
@@ -158,6 +170,10 @@ class Follower:
         """Attach to the node's tail of the session, loaded before anything is judged by it."""
         self._tail = tail
         await tail.ready()
+
+    def renew(self, caller: Caller) -> None:
+        """Go on under a credential that ends later; it must be the same user's."""
+        self._caller = caller
 
     async def close(self) -> None:
         """Give the connection's slot and the tail back; safe to call twice."""
@@ -216,6 +232,12 @@ class Follower:
 
     async def _next(self, wait_seconds: float) -> Frame | None:
         """Give the next frame; Heartbeat after ``wait_seconds``, None to look around again."""
+        frame = await self._next_of_log(wait_seconds)
+        if self._full is None or frame is None:
+            return frame
+        return await self._full.convert(frame)
+
+    async def _next_of_log(self, wait_seconds: float) -> Frame | None:
         if self._position is None:
             return await self._history(HistoryReason.INITIAL)
         tail = self._held
@@ -254,9 +276,13 @@ class Follower:
         return frame
 
     async def _history(self, reason: HistoryReason) -> History:
-        page = await self._following.reading.whole(self._session_id, self._caller.user_id)
-        self._position = Position.parse(page.position)
+        history = await self._whole_state(reason)
+        self._position = Position.parse(history.position)
         self._following.metrics.histories.labels(reason=reason.value).inc()
+        return history
+
+    async def _whole_state(self, reason: HistoryReason = HistoryReason.INITIAL) -> History:
+        page = await self._following.reading.whole(self._session_id, self._caller.user_id)
         return History(page.items, page.position, reason)
 
     def _reason_to_end(self, ends: float) -> Bye | None:

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from litestar import Litestar
 from litestar.routes import HTTPRoute
 
-from app.web import api, events, health, pages, schema, sessions, static_files
+from app.web import api, events, health, pages, schema, sessions, static_files, ws
 from app.web.edge import Edge
 from app.web.parts import Parts, as_state
 from app.web.problems import ProblemHandler
@@ -29,6 +29,7 @@ def create_application(
             *api.ROUTES,
             *sessions.ROUTES,
             *events.ROUTES,
+            *ws.ROUTES,
             *pages.ROUTES,
             *health.ROUTES,
             *schema.ROUTES,

@@ -71,6 +71,23 @@ class Gatekeeper:
         connection.scope["user"] = caller
         exchange_of(connection.scope).note(user_id=caller.user_id)
 
+    def caller_of_token(self, token: str) -> Caller:
+        """Give whom a token names; raise Unauthenticated where it is wrong or expired."""
+        return self._caller_of(token)
+
+    def caller_of_socket(self, connection: _Connection) -> Caller | None:
+        """Give who a WebSocket acts as from its start; None where it has to say so first.
+
+        Raises Unauthenticated for a wrong credential, Forbidden for another site's page: a
+        browser opens WebSockets across origins, and would bring its user's identity along.
+        """
+        if "authorization" in connection.headers:
+            return self._identify(connection)
+        self._check_origin(connection)
+        if self._is_development:
+            return Caller(DEVELOPMENT_USER, DEVELOPMENT_USER)
+        return None
+
     def _identify(self, connection: _Connection) -> Caller:
         credentials = connection.headers.getall("authorization", [])
         if len(credentials) > 1:

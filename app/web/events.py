@@ -9,8 +9,8 @@ from litestar import get
 from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
 
+from app.chat.following import Follower
 from app.domain.errors import NotFound
-from app.domain.position import Position
 from app.web import sse
 from app.web.auth import caller_of
 from app.web.exchange import exchange_of
@@ -28,17 +28,24 @@ async def events(request: AnyRequest) -> ASGIApp:
     """Follow a session from a position, by server-sent events or by long poll."""
     session_id = session_id_of(request)
     content = query_value(request, "content")
-    if content not in {None, "delta"}:
-        raise InvalidFields("content", "content must be delta: no other form is served yet")
-    if _wants_poll(request):
-        wait_seconds = wait_of(request)
-        return await _poll(request, session_id, position_of(request), wait_seconds)
-    return await _stream(request, session_id, position_of(request))
+    if content not in {None, "delta", "full"}:
+        raise InvalidFields("content", "content must be delta or full")
+    poll = _wants_poll(request)
+    wait_seconds = wait_of(request) if poll else 0.0
+    follower = await parts_of(request).following.open(
+        caller_of(request),
+        session_id,
+        position_of(request),
+        "poll" if poll else "sse",
+        full_content=content == "full",
+    )
+    if poll:
+        return await _poll(request, follower, wait_seconds)
+    return await _stream(request, follower)
 
 
-async def _stream(request: AnyRequest, session_id: str, after: Position | None) -> ASGIApp:
+async def _stream(request: AnyRequest, follower: Follower) -> ASGIApp:
     parts = parts_of(request)
-    follower = await parts.following.open(caller_of(request), session_id, after, "sse")
     if follower.deleted:
         await follower.close()
         return _no_content()
@@ -51,13 +58,10 @@ async def _stream(request: AnyRequest, session_id: str, after: Position | None) 
     )
 
 
-async def _poll(
-    request: AnyRequest, session_id: str, after: Position | None, wait_seconds: float
-) -> ASGIApp:
+async def _poll(request: AnyRequest, follower: Follower, wait_seconds: float) -> ASGIApp:
     # A HEAD request asks what the response would be like, not for what happens next.
     if exchange_of(request.scope).is_head:
         wait_seconds = 0.0
-    follower = await parts_of(request).following.open(caller_of(request), session_id, after, "poll")
     try:
         if follower.deleted:
             return _no_content()

@@ -49,6 +49,28 @@ def _asking(name: str, body: object, code: str = "validation_failed", status: in
     return Bad(f"ask: {name}", "POST", "/api/chat", status, code, raw, _JSON)
 
 
+def _sending(name: str, status: int, code: str, headers: dict[str, str]) -> Bad:
+    body = b'{"message": "x", "client_message_id": "one"}'
+    return Bad(f"ask: {name}", "POST", "/api/chat", status, code, body, headers)
+
+
+def _form(name: str, body: bytes, path: str = "/chat", status: int = 400) -> Bad:
+    code = {400: "validation_failed", 404: "not_found"}[status]
+    return Bad(f"form: {name}", "POST", path, status, code, body, _FORM)
+
+
+def _session(
+    name: str,
+    body: bytes,
+    code: str = "validation_failed",
+    status: int = 400,
+    *,
+    rename: str | None = None,
+) -> Bad:
+    method, path = ("POST", "/api/sessions") if rename is None else ("PATCH", rename)
+    return Bad(f"session: {name}", method, path, status, code, body, _JSON)
+
+
 def _getting(name: str, path: str, code: str, status: int = 400) -> Bad:
     return Bad(name, "GET", path, status, code)
 
@@ -111,123 +133,27 @@ QUESTIONS = [
     _asking("another user", {"message": "x", "user_id": "root"}, "forbidden", 403),
     _asking("another user's session", {"message": "x", "session_id": "theirs"}, "not_found", 404),
     _asking("a body too large", {"message": "x" * _LIMIT}, "payload_too_large", 413),
-    Bad(
-        "ask: the wrong media type",
-        "POST",
-        "/api/chat",
-        415,
-        "unsupported_media_type",
-        b'{"message": "x"}',
-        {"Content-Type": "text/plain"},
-    ),
-    Bad(
-        "ask: no media type",
-        "POST",
-        "/api/chat",
-        415,
-        "unsupported_media_type",
-        b'{"message": "x"}',
-    ),
-    Bad(
-        "ask: two keys that differ",
-        "POST",
-        "/api/chat",
-        400,
-        "validation_failed",
-        b'{"message": "x", "client_message_id": "one"}',
-        {**_JSON, "Idempotency-Key": "two"},
-    ),
-    Bad(
-        "ask: from another site's page",
-        "POST",
-        "/api/chat",
-        403,
-        "forbidden",
-        b'{"message": "x"}',
-        {**_JSON, "Sec-Fetch-Site": "cross-site"},
-    ),
-    Bad(
-        "ask: from another origin",
-        "POST",
-        "/api/chat",
-        403,
-        "forbidden",
-        b'{"message": "x"}',
-        {**_JSON, "Origin": "https://evil.example"},
-    ),
-    Bad(
-        "ask: from an origin that is none",
-        "POST",
-        "/chat",
-        403,
-        "forbidden",
-        b"message=x&session_id=s",
-        {**_FORM, "Origin": "null"},
-    ),
+    _sending("the wrong media type", 415, "unsupported_media_type", {"Content-Type": "text/plain"}),
+    _sending("no media type", 415, "unsupported_media_type", {}),
+    _sending("two keys that differ", 400, "validation_failed", {**_JSON, "Idempotency-Key": "two"}),
+    _sending("another site's page", 403, "forbidden", {**_JSON, "Sec-Fetch-Site": "cross-site"}),
+    _sending("a page of the same site", 403, "forbidden", {**_JSON, "Sec-Fetch-Site": "same-site"}),
+    _sending("another origin", 403, "forbidden", {**_JSON, "Origin": "https://evil.example"}),
+    _sending("an origin that is none", 403, "forbidden", {**_JSON, "Origin": "null"}),
 ]
 SESSIONS = [
-    Bad(
-        "session: an id with other characters",
-        "POST",
-        "/api/sessions",
-        400,
-        "validation_failed",
-        b'{"session_id": "a b"}',
-        _JSON,
-    ),
-    Bad(
-        "session: a blank title",
-        "POST",
-        "/api/sessions",
-        400,
-        "validation_failed",
-        b'{"title": "  "}',
-        _JSON,
-    ),
-    Bad(
-        "session: an id that is taken",
-        "POST",
-        "/api/sessions",
-        409,
-        "session_exists",
-        b'{"session_id": "mine"}',
-        _JSON,
-    ),
-    Bad(
-        "session: an id that somebody else has",
-        "POST",
-        "/api/sessions",
-        404,
-        "not_found",
-        b'{"session_id": "theirs"}',
-        _JSON,
-    ),
-    Bad(
-        "session: a title of 201",
-        "PATCH",
-        "/api/sessions/mine",
-        400,
-        "validation_failed",
-        json.dumps({"title": "t" * 201}).encode(),
-        _JSON,
-    ),
-    Bad(
-        "session: a title that is missing",
-        "PATCH",
-        "/api/sessions/mine",
-        400,
-        "validation_failed",
-        b"{}",
-        _JSON,
-    ),
-    Bad(
-        "session: another user's, renamed",
-        "PATCH",
-        "/api/sessions/theirs",
-        404,
-        "not_found",
+    _session("an id with other characters", b'{"session_id": "a b"}'),
+    _session("a blank title", b'{"title": "  "}'),
+    _session("an id that is taken", b'{"session_id": "mine"}', "session_exists", 409),
+    _session("an id that somebody else has", b'{"session_id": "theirs"}', "not_found", 404),
+    _session("a title of 201", b'{"title": "%s"}' % (b"t" * 201), rename="/api/sessions/mine"),
+    _session("a title that is missing", b"{}", rename="/api/sessions/mine"),
+    _session(
+        "another user's, renamed",
         b'{"title": "mine now"}',
-        _JSON,
+        "not_found",
+        404,
+        rename="/api/sessions/theirs",
     ),
     Bad("session: another user's, deleted", "DELETE", "/api/sessions/theirs", 404, "not_found"),
     _getting("session: another user's, read", "/api/sessions/theirs", "not_found", 404),
@@ -294,7 +220,7 @@ EVENTS = [
         for wait in ("31", "-1", "nan", "inf", "1e1", "", "30.1")
     ),
     _getting("transport", "/api/sessions/mine/events?transport=pigeon", "validation_failed"),
-    _getting("content", "/api/sessions/mine/events?content=full", "validation_failed"),
+    _getting("content", "/api/sessions/mine/events?content=both", "validation_failed"),
     _getting("events: another user's", "/api/sessions/theirs/events", "not_found", 404),
     _getting("events: of no session", "/api/sessions/none/events", "not_found", 404),
 ]
@@ -332,6 +258,8 @@ CREDENTIALS = [
     _unauthenticated("expired", f"Bearer {token('u', exp=int(time.time()) - 60)}"),
     _unauthenticated("no expiry", f"Bearer {token('u', exp=None)}"),
     _unauthenticated("an expiry that is text", f"Bearer {token('u', exp='soon')}"),
+    _unauthenticated("an expiry that is a list", f"Bearer {token('u', exp=[])}"),
+    _unauthenticated("an expiry beyond all numbers", f"Bearer {token('u', exp=10**400)}"),
     _unauthenticated("not yet valid", f"Bearer {token('u', nbf=int(time.time()) + 600)}"),
     _unauthenticated("no subject", f"Bearer {token('u', sub=None)}"),
     _unauthenticated("an empty subject", f"Bearer {token('')}"),
@@ -352,67 +280,17 @@ ROUTES = [
     Bad("a method that nobody knows", "PROPFIND", "/api/chat", 405, "method_not_allowed"),
 ]
 FORMS = [
-    Bad(
-        "form: blank", "POST", "/chat", 400, "validation_failed", b"message=+&session_id=s1", _FORM
-    ),
-    Bad("form: empty", "POST", "/chat", 400, "validation_failed", b"", _FORM),
-    Bad("form: no session", "POST", "/chat", 400, "validation_failed", b"message=x", _FORM),
-    Bad(
-        "form: invalid UTF-8",
-        "POST",
-        "/chat",
-        400,
-        "validation_failed",
-        b"message=%ff&session_id=s1",
-        _FORM,
-    ),
-    Bad(
-        "form: NUL",
-        "POST",
-        "/chat",
-        400,
-        "validation_failed",
-        b"message=a%00&session_id=s1",
-        _FORM,
-    ),
-    Bad(
-        "form: a field twice",
-        "POST",
-        "/chat",
-        400,
-        "validation_failed",
-        b"message=a&message=b&session_id=s1",
-        _FORM,
-    ),
-    Bad(
-        "form: an unknown field",
-        "POST",
-        "/chat",
-        400,
-        "validation_failed",
-        b"message=a&session_id=s1&colour=red",
-        _FORM,
-    ),
+    _form("blank", b"message=+&session_id=s1"),
+    _form("empty", b""),
+    _form("no session", b"message=x"),
+    _form("invalid UTF-8", b"message=%ff&session_id=s1"),
+    _form("NUL", b"message=a%00&session_id=s1"),
+    _form("a field twice", b"message=a&message=b&session_id=s1"),
+    _form("an unknown field", b"message=a&session_id=s1&colour=red"),
+    _form("a session that is not", b"message=x", "/chat/none/messages", 404),
+    _form("another user's session", b"message=x", "/chat/theirs/messages", 404),
+    _form("stop another user's", b"", "/chat/theirs/stop", 404),
     Bad("form: JSON", "POST", "/chat", 415, "unsupported_media_type", b'{"message": "x"}', _JSON),
-    Bad(
-        "form: a session that is not",
-        "POST",
-        "/chat/none/messages",
-        404,
-        "not_found",
-        b"message=x",
-        _FORM,
-    ),
-    Bad(
-        "form: another user's session",
-        "POST",
-        "/chat/theirs/messages",
-        404,
-        "not_found",
-        b"message=x",
-        _FORM,
-    ),
-    Bad("form: stop another user's", "POST", "/chat/theirs/stop", 404, "not_found", b"", _FORM),
 ]
 ALL = [
     *QUESTIONS,

@@ -91,9 +91,12 @@ def token(user_id: str, *, key: str = SECRET, algorithm: str = "HS256", **claims
 
 @asynccontextmanager
 async def serving(
-    directory: Path, *, worker: bool = True, **overrides: Any
+    directory: Path, *, worker: bool = True, migrated: bool = True, **overrides: Any
 ) -> AsyncIterator[WebNode]:
-    """Serve a node on a free port of this machine until the end of the block."""
+    """Serve a node on a free port of this machine until the end of the block.
+
+    ``migrated`` says that the database that the overrides name can be reached.
+    """
     redis = EmbeddedRedis(directory)
     await redis.start()
     database = directory / "throughline.db"
@@ -107,8 +110,9 @@ async def serving(
         "demo_delay_ms": 1,
     }
     settings = Settings(**values | overrides)
-    await migrate.upgrade(settings.database_address)
     try:
+        if migrated:
+            await migrate.upgrade(settings.database_address)
         with (
             structlog.testing.capture_logs() as logged,
             _worker(settings) if worker else contextlib.nullcontext(),
@@ -186,10 +190,15 @@ async def answered(client: httpx.AsyncClient, asked: dict[str, Any]) -> dict[str
 async def following(
     client: httpx.AsyncClient, path: str, **headers: str
 ) -> AsyncIterator[AsyncIterator[ServerSentEvent]]:
-    """Open an event stream and give its events as they come."""
+    """Open an event stream and give its events as they come.
+
+    httpx-sse makes an empty event of a ``retry:`` or a comment that stands alone; the standard
+    does not (WHATWG HTML, 9.2.6), nor do we.
+    """
     async with client.stream("GET", path, headers=headers) as response:
         assert response.status_code == 200, await response.aread()
-        yield EventSource(response).aiter_sse()
+        events = EventSource(response).aiter_sse()
+        yield (event async for event in events if event.data or event.event != "message")
 
 
 async def until(events: AsyncIterator[ServerSentEvent], name: str) -> list[ServerSentEvent]:
