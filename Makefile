@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run install test check lint types imports format coverage hooks lock clean
+.PHONY: help run install test check lint types imports format coverage bench hooks lock clean
 
 export PYTHON UV
 python := .venv/bin/python
@@ -43,6 +43,9 @@ format: install ## Format the code and mend what ruff can mend
 
 coverage: install ## Run the tests and show what they did not reach
 	@exec $(python) -m pytest --cov --cov-report=term-missing $(ARGS)
+
+bench: install ## Measure latency and CPU time per chunk; ARGS= goes to the benchmark
+	@exec $(python) -m benchmarks.streaming $(ARGS)
 
 hooks: install ## Run the quick checks before each commit
 	@.venv/bin/pre-commit install

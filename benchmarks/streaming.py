@@ -3,9 +3,9 @@
 Starts ``throughline up`` in an empty folder, asks many questions at once, each in a session of its
 own with one reader over SSE, and prints one row per number of concurrent answers::
 
-    python -m benchmarks.streaming [--answers 1 100 300] [--rate 20] [--seconds 20]
+    python -m benchmarks.streaming [--answers 1 100 300] [--rate 20] [--seconds 40]
 
-Questions come 25 a second, so that all answers are being given at once for most of the time.
+Questions come 10 a second, so that all answers are being given at once for most of the time.
 
 The worker's model is ``benchmarks.worker``'s, which writes the time at which each piece was made:
 latency is measured from the model's hand to the reader's socket, on one machine and one clock.
@@ -33,7 +33,7 @@ from benchmarks.client import Measured, ask_and_read
 
 _HOST = "127.0.0.1"
 _START_SECONDS = 60.0
-_QUESTIONS_A_SECOND = 25
+_QUESTIONS_A_SECOND = 10
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--answers", type=int, nargs="+", default=[1, 100, 300])
     parser.add_argument("--rate", type=float, default=20.0, help="chunks a second per answer")
-    parser.add_argument("--seconds", type=float, default=20.0, help="length of each answer")
+    parser.add_argument("--seconds", type=float, default=40.0, help="length of each answer")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         port = _free_port()

@@ -49,19 +49,24 @@ class Cluster:
     """Everything that one test started."""
 
     directory: Path
-    redis_url: str
+    redis: EmbeddedRedis
     database_url: str
     settings: dict[str, str]
     web: list[Node] = field(default_factory=list)
     workers: list[Node] = field(default_factory=list)
 
     @property
-    def redis_environment(self) -> dict[str, str]:
+    def redis_url(self) -> str:
+        """Where Valkey listens."""
+        return self.redis.url
+
+    @property
+    def environment(self) -> dict[str, str]:
         """What a process of ours needs to join."""
         return os.environ | {
             "ENVIRONMENT": "development",
             "DATA_DIR": str(self.directory),
-            "REDIS_URL": self.redis_url,
+            "REDIS_URL": self.redis.url,
             "DATABASE_URL": self.database_url,
             "LEASE_TTL_SECONDS": str(LEASE_SECONDS),
             "LOG_LEVEL": "info",
@@ -97,7 +102,7 @@ class Cluster:
         with (self.directory / f"{name}.log").open("ab") as output:
             return subprocess.Popen(
                 [_COMMAND, *arguments],
-                env=self.redis_environment | {"NODE_ID": name},
+                env=self.environment | {"NODE_ID": name},
                 stdout=output,
                 stderr=output,
             )
@@ -119,7 +124,7 @@ async def running_cluster(
     redis = EmbeddedRedis(directory)
     await redis.start()
     url = database_url or f"sqlite:///{directory / 'throughline.db'}"
-    cluster = Cluster(directory, redis.url, url, settings)
+    cluster = Cluster(directory, redis, url, settings)
     try:
         await migrate.upgrade(url)
         for number in range(1, workers + 1):
