@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run install test check lint types imports format coverage bench hooks lock clean
+.PHONY: help run install test check lint types imports format coverage bench chaos hooks lock clean
 
 export PYTHON UV
 python := .venv/bin/python
@@ -46,6 +46,10 @@ coverage: install ## Run the tests and show what they did not reach
 
 bench: install ## Measure latency and CPU time per chunk; ARGS= goes to the benchmark
 	@exec $(python) -m benchmarks.streaming $(ARGS)
+
+chaos: install ## Do harm to real processes and check every promise; takes SECONDS= SEED= SESSIONS=
+	@exec $(python) -m tests.chaos $${SECONDS:+--seconds "$$SECONDS"} \
+		$${SEED:+--seed "$$SEED"} $${SESSIONS:+--sessions "$$SESSIONS"}
 
 hooks: install ## Run the quick checks before each commit
 	@.venv/bin/pre-commit install

@@ -1,0 +1,26 @@
+"""A short run of the chaos program with each kind of harm that its seconds allow."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.chaos.faults import FAULTS, schedule
+from tests.chaos.run import run
+
+
+@pytest.mark.chaos
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+async def test_nothing_is_lost_repeated_or_reordered() -> None:
+    """Every promise holds while workers, web nodes and Redis come and go."""
+    report = await run(
+        seconds=30, seed=3, sessions=8, web=2, workers=2, database_url=None, say=print
+    )
+    assert report.breaches == [], report.text()
+    assert report.asked > 8, report.text()
+    assert sum(report.faults.values()) > 5, report.text()
+
+
+def test_the_same_seed_plans_the_same_harm() -> None:
+    assert schedule(5, 300) == schedule(5, 300) != schedule(6, 300)
+    assert {planned.name for planned in schedule(5, 300)} == set(FAULTS)
