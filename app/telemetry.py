@@ -176,7 +176,7 @@ def create_metrics() -> Metrics:
         flush_entries=histogram("flush_entries", "Log entries in one write", _FLUSH_ENTRIES),
         lease_lost=counter("lease_lost", "Sessions found to be written by another worker"),
         jobs_claimed=counter(
-            "jobs_claimed", "Jobs taken: `new` ones, and `reclaimed` from a dead worker", "how"
+            "jobs_claimed", "Jobs taken: `new` ones, and `taken_over` from a dead worker", "how"
         ),
         queue_depth=gauge("queue_depth", "Jobs that wait in the queue"),
         reconciled=counter("reconciled", "Unfinished answers found uncovered and queued again"),

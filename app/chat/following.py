@@ -160,6 +160,8 @@ class Follower:
         self._position = after
         self._transport = transport
         self._tail: SessionTail | None = None
+        self._is_unproven = False
+        """Whether nobody knows yet if there was anything before a position of 0-0."""
         self._closed = False
         self._full = FullContent(self._whole_state) if full_content else None
         self._gauge = following.metrics.streams_open.labels(transport=transport)
@@ -195,6 +197,7 @@ class Follower:
             transport=self._transport,
             heartbeat_seconds=limits.heartbeat_seconds,
         )
+        self._is_unproven = self._position == BEFORE_ALL
         ends = time.monotonic() + limits.lifetime_seconds * random.uniform(0.9, 1.1)  # noqa: S311
         while True:
             bye = self._reason_to_end(ends)
@@ -254,6 +257,12 @@ class Follower:
             return await self._from_log(self._position)
         if found:
             return self._entries(found)
+        if self._is_unproven:
+            # No log: nothing was said, or it was lost. What is stored tells which.
+            history = await self._whole_state(HistoryReason.EPOCH)
+            self._is_unproven = False
+            if history.messages:
+                return self._replaced_by(history)
         done, _ = await asyncio.wait((changed,), timeout=wait_seconds)
         return None if done else Heartbeat()
 
@@ -271,14 +280,18 @@ class Follower:
                 entries = entries[: at + 1]
                 break
         frame = Entries(entries)
+        self._is_unproven = False
         self._position = frame.position
         self._delivered.inc(len(entries))
         return frame
 
     async def _history(self, reason: HistoryReason) -> History:
-        history = await self._whole_state(reason)
+        return self._replaced_by(await self._whole_state(reason))
+
+    def _replaced_by(self, history: History) -> History:
+        self._is_unproven = False
         self._position = Position.parse(history.position)
-        self._following.metrics.histories.labels(reason=reason.value).inc()
+        self._following.metrics.histories.labels(reason=history.reason.value).inc()
         return history
 
     async def _whole_state(self, reason: HistoryReason = HistoryReason.INITIAL) -> History:

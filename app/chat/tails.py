@@ -57,6 +57,9 @@ class SessionTail:
         self._on_gap = on_gap
         self._reading = asyncio.Lock()
         self._reads_begun = 0
+        self._reads_done = 0
+        self._read_failed = False
+        self._behind = False
         self._catching_up: asyncio.Task[None] | None = None
 
     def subscribed(self) -> None:
@@ -87,6 +90,8 @@ class SessionTail:
 
     def catch_up(self) -> None:
         """Read the log in the background until that succeeds, however often it must be tried."""
+        # A read that is under way may have found less than there is by now.
+        self._behind = True
         if self._catching_up is None or self._catching_up.done():
             self._catching_up = asyncio.get_running_loop().create_task(self._catch_up())
 
@@ -94,11 +99,19 @@ class SessionTail:
         """Read the log as it is after this call was made, once for all who ask meanwhile."""
         wanted = self._reads_begun + 1
         async with self._reading:
-            if self._reads_begun >= wanted:
+            # A read that was cancelled with its caller was done for nobody.
+            if self._reads_done >= wanted:
+                if self._read_failed:
+                    raise Unavailable
                 return
             self._reads_begun += 1
             before = self.state.position
-            await self._read()
+            try:
+                await self._read()
+            except Unavailable:
+                self._reads_done, self._read_failed = self._reads_begun, True
+                raise
+            self._reads_done, self._read_failed = self._reads_begun, False
             if self.state.position != before:
                 self.wake()
 
@@ -116,41 +129,46 @@ class SessionTail:
                 await self._catching_up
 
     async def _catch_up(self) -> None:
-        while True:
+        while self._behind:
+            self._behind = False
             try:
                 await self.sync()
             except Unavailable:
                 # Bounded by the tail's life; the subscriber's reconnect asks again as well.
+                self._behind = True
                 await asyncio.sleep(_RETRY_SECONDS)
-            else:
-                return
 
     async def _read(self) -> None:
         if not self.state.loaded:
             await self._read_newest()
             return
         while True:
-            held = await self._log.read(self.session_id, self.state.position, _READ_ENTRIES)
-            if held.last == self.state.position:
+            known = self.state.position
+            held = await self._log.read(self.session_id, known, _READ_ENTRIES)
+            # Compared with what was asked: publications may have been quicker than the reply.
+            if held.last == known:
                 return
-            if (
-                held.last.epoch != self.state.position.epoch
-                or held.last < self.state.position
-                or not held.entries
-            ):
+            if held.last.epoch != known.epoch or held.last < known or not held.entries:
                 await self._read_newest()
                 return
             if self.state.offer(held.entries, original=held.original) is Offered.HOLE:
                 await self._read_newest()
                 return
+            if self.state.position >= held.last:
+                return
 
     async def _read_newest(self) -> None:
+        known = self.state.position
         (last,) = await self._log.tails([self.session_id])
         begin = BEFORE_ALL
         if last.seq >= self.state.max_entries:
             begin = Position(last.epoch, last.seq - self.state.max_entries)
         held = await self._log.read(self.session_id, begin, self.state.max_entries * 2)
         newest = held.entries[-1].position if held.entries else held.last
+        now = self.state.position
+        if now != known and now.epoch == newest.epoch and now >= newest:
+            # Publications that follow on each other were quicker than the reply.
+            return
         whole = begin == BEFORE_ALL and held.original
         self.state.reset(held.entries, newest, original=whole)
 

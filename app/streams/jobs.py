@@ -68,15 +68,24 @@ class JobQueue:
         """Take up to ``count`` jobs whose worker has not kept them for ``idle_ms``."""
         with reachable():
             try:
-                reply: Any = await self._redis.xautoclaim(
-                    keys.JOBS, keys.JOBS_GROUP, self._consumer, idle_ms, count=count
+                # Not XAUTOCLAIM: it looks at ten entries per claim from the oldest on, and would
+                # not see a dead worker's jobs behind many that living ones are busy with.
+                idle = await self._redis.xpending_range(
+                    keys.JOBS, keys.JOBS_GROUP, "-", "+", count, idle=idle_ms
                 )
             except ResponseError as failure:
                 if not str(failure).startswith("NOGROUP"):
                     raise
                 await self._create_group()
                 return []
-            return _jobs(reply[1])
+            if not idle:
+                return []
+            # Of two that found the same ones, the second finds them idle no more.
+            job_ids: list[Any] = [found["message_id"] for found in idle]
+            reply: Any = await self._redis.xclaim(
+                keys.JOBS, keys.JOBS_GROUP, self._consumer, idle_ms, job_ids
+            )
+            return _jobs(reply)
 
     async def keep(self, job_ids: Sequence[str]) -> None:
         """Say that these are still being worked on."""

@@ -42,7 +42,7 @@ def token(session_id: str) -> str:
 
 
 def active(session_id: str) -> str:
-    """Name the hash of the unfinished answer: message_id, attempt, index, turn."""
+    """Name the hash of the unfinished answer: message_id, attempt, index, turn, run."""
     return f"streaming:active:{{{session_id}}}"
 
 

@@ -286,7 +286,7 @@ def _events() -> Document:
                 "content",
                 "query",
                 "Chunks are sent as what they add",
-                {"type": "string", "enum": ["delta"]},
+                {"type": "string", "enum": ["delta", "full"]},
             ),
         ),
     )

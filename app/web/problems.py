@@ -37,6 +37,7 @@ class UnsupportedMediaType(ChatError):
     code = "unsupported_media_type"
     title = "The media type of the body is not supported"
     http_status = 415
+    close_code = 4400
 
 
 class PayloadTooLarge(ChatError):
@@ -45,6 +46,7 @@ class PayloadTooLarge(ChatError):
     code = "payload_too_large"
     title = "The body is too large"
     http_status = 413
+    close_code = 4413
 
 
 class ClientGone(Exception):

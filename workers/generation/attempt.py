@@ -148,10 +148,11 @@ class Attempt:
                 return await self._generate(found)
 
     async def _tell_final(self, message: Message) -> Ended:
-        """Append a final state that the log may not have: its worker died in between."""
-        if self._claimed.active is None:
-            await self._parts.log.release(self._held.lease)
-            return Ended.DONE
+        """Append a final state that the log may not have: its worker died in between.
+
+        Also where the log knows nothing of the answer: the next question may have taken its place
+        there. A final state that is there twice changes nothing for a client.
+        """
         outcome = await self._parts.log.finish(
             self._held.lease, message.message_id, message.attempt, new_entry(message)
         )
@@ -253,7 +254,7 @@ class Attempt:
         return _Produced(Status.FAILED, error, None)
 
     async def _drain(self, writer: AnswerWriter) -> bool:
-        """Wait, within bounds, until the log has what was written."""
+        """Wait, within bounds, until the log has what was written; tell whether it has all."""
         bound = self._parts.limits.storing_seconds
         if self._held.interrupted.done():
             bound = _HANDOVER_DRAIN_SECONDS
@@ -262,7 +263,7 @@ class Attempt:
                 await writer.drain()
         except TimeoutError:
             return False
-        return True
+        return not writer.refused
 
     async def _pump(
         self, model: ModelClient | None, request: GenerationRequest, writer: AnswerWriter

@@ -47,6 +47,8 @@ class AnswerWriter:
         self.held = held
         self.chunks = 0
         """Chunks that the log has of this attempt."""
+        self.refused = False
+        """Whether the log refused any: then ``text`` is not all that was written."""
         self._flusher = flusher
         self._attempt = attempt
         self._durable = [kept] if kept else []
@@ -124,6 +126,9 @@ class AnswerWriter:
             self._durable.append(batch.text)
             self.chunks += len(batch.entries)
         elif outcome is not AppendOutcome.OK:
+            # Noted apart from the interruption: that keeps its first reason, which may be an
+            # older one under which the text would be taken for whole.
+            self.refused = True
             self.held.interrupt(INTERRUPTIONS[outcome])
         self._moved.set()
         return bool(self._pending)

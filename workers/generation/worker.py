@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
@@ -158,15 +159,15 @@ class Worker:
 
     async def _after_others(self, job: Job) -> None:
         # A node may claim its own lease again, so two of its answers in one session (the next
-        # question, or a job that is there twice) must not run side by side.
+        # question, the end of the one before that a dead worker left, a job that is there twice)
+        # must not run side by side: each waits for those that were begun before it.
         while True:
             before = [
                 task
-                for other, task in self._answers.values()
+                for other, task in itertools.takewhile(
+                    lambda begun: begun[0].job_id != job.job_id, self._answers.values()
+                )
                 if other.session_id == job.session_id
-                and other.job_id != job.job_id
-                and task is not asyncio.current_task()
-                and _older(other.job_id, job.job_id)
             ]
             if not before:
                 return
@@ -217,8 +218,3 @@ class Worker:
     async def _pause_for_room(self) -> None:
         tasks = [task for _, task in self._answers.values()]
         await asyncio.wait(tasks, timeout=_RETRY_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-
-
-def _older(one: str, other: str) -> bool:
-    """Compare two stream entry ids by age."""
-    return [int(part) for part in one.split("-")] < [int(part) for part in other.split("-")]

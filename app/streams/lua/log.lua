@@ -24,14 +24,18 @@ local function server_run()
 end
 
 -- Appends entries ({type, data} after {type, data}) and publishes them together on the channel that
--- is named as the log, so that a node need not read back what it is told of. Begins the log under a new epoch where it is not there, or
--- where its positions cannot be trusted (anew). Gives the position of the last entry.
+-- is named as the log, so that a node need not read back what it is told of. Begins the log under a
+-- new epoch where it is not there, or where its positions cannot be trusted (anew). Gives the
+-- position of the last entry.
 local function write(log, entries, max_entries, pristine, anew)
   local newest = tail(log)
   local epoch = newest and string.match(newest, '^%d+')
   if anew or not newest then
     epoch = string.format('%.0f',
       math.max(math.floor(server_time_us() / 1000), tonumber(epoch or '0') + 1))
+    -- What an epoch before held serves nobody, and who reads from the oldest entry would be given
+    -- it first. Also where nothing is held: a stream that is empty remembers its last id.
+    redis.call('DEL', log)
   end
   local first, last
   local lines = {}
