@@ -91,7 +91,7 @@ class Cluster:
             assert node.process.poll() is None, self.output(name)
             return False
 
-        await eventually(ready, f"{name} ready", seconds=20)
+        await eventually(ready, f"{name} ready", seconds=50)
         return node
 
     def output(self, name: str) -> str:
