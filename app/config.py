@@ -163,6 +163,9 @@ class Settings(BaseSettings):
         default=6.0,
         description="How long a worker's right to write a session outlives its last renewal",
     )
+    worker_metrics_port: Annotated[int, Ge(0), Le(65_535)] = Field(
+        default=0, description="Port on HOST at which a worker serves its metrics; 0: none"
+    )
     worker_concurrency: Count = Field(
         default=200, description="Answers that one worker generates at once"
     )
@@ -173,7 +176,7 @@ class Settings(BaseSettings):
         default=5, description="How long a worker gathers chunks before it appends them"
     )
     job_queue_limit: Count = Field(
-        default=2000, description="Waiting questions at which new ones are answered with 503"
+        default=2000, description="Questions waiting or being answered at which new ones get a 503"
     )
     max_attempts: Annotated[int, Ge(1), Le(100)] = Field(
         default=3, description="Lost attempts at which an answer is failed"

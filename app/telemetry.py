@@ -178,6 +178,6 @@ def create_metrics() -> Metrics:
         jobs_claimed=counter(
             "jobs_claimed", "Jobs taken: `new` ones, and `taken_over` from a dead worker", "how"
         ),
-        queue_depth=gauge("queue_depth", "Jobs that wait in the queue"),
+        queue_depth=gauge("queue_depth", "Jobs that wait or are being worked on"),
         reconciled=counter("reconciled", "Unfinished answers found uncovered and queued again"),
     )

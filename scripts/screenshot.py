@@ -14,7 +14,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 from scripts.own_server import running_server
 
 _IMAGES = Path(__file__).parent.parent / "docs" / "images"
-_MAX_BYTES = 120_000
+_MAX_BYTES = 150_000
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 _ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 _FIRST = "hello"

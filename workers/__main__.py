@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import TYPE_CHECKING
 
 import structlog
+from prometheus_client import start_http_server
 
 from app.chat.settling import Settling
 from app.composition import database_of, models_of, new_id, utc_now
+from app.ending import end
 from app.events.envelope import EventBuilder
 from app.streams import keys
 from app.streams.connection import connect
@@ -124,6 +125,11 @@ async def generate(settings: Settings, models: ModelRegistry) -> None:
         clock=utc_now,
         metrics=metrics,
     )
+    if settings.worker_metrics_port:
+        # In a thread of its own, with every path: a worker has no other HTTP.
+        start_http_server(
+            settings.worker_metrics_port, addr=settings.host, registry=metrics.registry
+        )
     on_stop_signal(worker.stop)
     subscriber.start()
     flusher.start()
@@ -134,9 +140,7 @@ async def generate(settings: Settings, models: ModelRegistry) -> None:
     try:
         await worker.run()
     finally:
-        reconciling.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await reconciling
+        await end(reconciling)
         await flusher.close()
         await subscriber.close()
         await models.close()

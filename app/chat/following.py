@@ -160,7 +160,7 @@ class Follower:
         self._position = after
         self._transport = transport
         self._tail: SessionTail | None = None
-        self._is_unproven = False
+        self._is_unproven = after == BEFORE_ALL
         """Whether nobody knows yet if there was anything before a position of 0-0."""
         self._closed = False
         self._full = FullContent(self._whole_state) if full_content else None
@@ -197,7 +197,6 @@ class Follower:
             transport=self._transport,
             heartbeat_seconds=limits.heartbeat_seconds,
         )
-        self._is_unproven = self._position == BEFORE_ALL
         ends = time.monotonic() + limits.lifetime_seconds * random.uniform(0.9, 1.1)  # noqa: S311
         while True:
             bye = self._reason_to_end(ends)

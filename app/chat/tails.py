@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
@@ -12,6 +11,7 @@ from app.domain.errors import ChatError, Unavailable
 from app.domain.events import tells_deletion
 from app.domain.position import BEFORE_ALL, Position
 from app.domain.resume import Offered, Tail
+from app.ending import end
 from app.streams import keys
 from app.streams.publication import parse_publication
 
@@ -123,10 +123,7 @@ class SessionTail:
 
     async def close(self) -> None:
         """Stop reading."""
-        if self._catching_up is not None:
-            self._catching_up.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._catching_up
+        await end(self._catching_up)
 
     async def _catch_up(self) -> None:
         while self._behind:
@@ -195,10 +192,7 @@ class Tails:
 
     async def close(self) -> None:
         """Let all tails go."""
-        if self._checking is not None:
-            self._checking.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._checking
+        await end(self._checking)
         for handle in self._lingering.values():
             handle.cancel()
         for tail in list(self._tails.values()):

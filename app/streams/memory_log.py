@@ -34,7 +34,6 @@ class _Active:
     message_id: str
     attempt: int
     turn: Position | None
-    run: int
     index: int = 0
 
 
@@ -45,6 +44,8 @@ class _Session:
     """Whether the first of ``entries`` is the first that the session ever had."""
     holder: _Holder | None = None
     active: _Active | None = None
+    run: int | None = None
+    """The server's run in which the last turn was begun."""
     partial: str = ""
     cancelled: set[str] = dataclasses.field(default_factory=set)
 
@@ -114,11 +115,18 @@ class MemorySessionLog:
             # Sent again after a lost reply, or a worker was faster than this node.
             return session.tail or BEFORE_ALL
         before = session.tail
-        position = self._write(session_id, entries, pristine=pristine)
+        position = self._write(
+            session_id,
+            entries,
+            pristine=pristine,
+            anew=before is not None and self._restarted(session),
+        )
         session.partial = ""
         session.cancelled.discard(message_id)
         turn = position if entries else before
-        session.active = _Active(message_id, attempt, turn, self._run)
+        session.active = _Active(message_id, attempt, turn)
+        if entries or before is None or session.run is None:
+            session.run = self._run
         return position
 
     async def record(
@@ -160,12 +168,12 @@ class MemorySessionLog:
         before = session.tail
         if known is None or before is None:
             entries = [*entries_if_unknown, *entries]
-        # The server was restarted in the middle of this answer and may have lost the log's end:
-        # clients that have seen it must not take new entries for the ones that they have.
-        anew = known is not None and known.run != self._run
-        self._write(lease.session_id, entries, anew=anew)
+        # The server was restarted since the log was written to and may have lost its end: clients
+        # that have seen it must not take new entries for the ones that they have.
+        self._write(lease.session_id, entries, anew=self._restarted(session))
         turn = known.turn if known is not None else before
-        session.active = _Active(message_id, attempt, turn, self._run)
+        session.active = _Active(message_id, attempt, turn)
+        session.run = self._run
         session.partial = kept
         return AppendOutcome.OK
 
@@ -190,6 +198,7 @@ class MemorySessionLog:
             if known.turn is not None:
                 self._trim(session, known.turn)
             self._end_answer(session)
+        if known is None or known.attempt <= attempt:
             session.cancelled.discard(message_id)
         session.holder = None
         return AppendOutcome.OK
@@ -235,6 +244,7 @@ class MemorySessionLog:
         self._write(session_id, [entry])
         session.entries.clear()
         session.holder = None
+        session.run = None
         self._end_answer(session)
 
     def _session(self, session_id: str) -> _Session:
@@ -243,6 +253,9 @@ class MemorySessionLog:
     def _holder(self, session: _Session) -> _Holder | None:
         held = session.holder
         return held if held is not None and held.until > self._clock() else None
+
+    def _restarted(self, session: _Session) -> bool:
+        return session.run is not None and session.run != self._run
 
     def _refused(self, session: _Session, lease: Lease) -> AppendOutcome | None:
         held = self._holder(session)

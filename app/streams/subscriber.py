@@ -15,6 +15,7 @@ import hiredis
 import structlog
 from redis.asyncio.connection import parse_url
 
+from app.ending import end
 from app.streams.link import Link, connect_link, greeting
 
 _PING_SECONDS = 5.0
@@ -59,11 +60,8 @@ class Subscriber:
 
     async def close(self) -> None:
         """End the connection; nothing is called any more."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        await end(self._task)
+        self._task = None
 
     def subscribe(self, channel: str) -> None:
         """Receive a channel from some moment soon on: ``on_subscribed`` tells which."""

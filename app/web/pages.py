@@ -12,11 +12,12 @@ from litestar.types import ASGIApp
 
 from app.domain.caller import Caller
 from app.domain.errors import ChatError, ValidationFailed
-from app.domain.messages import Session, Status, check_session_id
+from app.domain.messages import Message, Session, Status, check_session_id
 from app.web.auth import caller_of
 from app.web.bodies import read_body, read_form
 from app.web.exchange import exchange_of
 from app.web.fragments import Activity, FragmentEncoder, activity_of
+from app.web.page_follower import PageFollower
 from app.web.parameters import cursor_of, message_id_of, position_of
 from app.web.parts import Parts, parts_of
 from app.web.problems import AnyRequest, Problem, prefers_html, problem_of
@@ -25,6 +26,9 @@ from app.web.stream import EventStream
 
 MESSAGES_SHOWN: Final = 100
 _SESSIONS_LISTED: Final = 30
+_LATEST: Final = 10
+"""Messages among which an answer that is being written is looked for: it is the last one, or was
+a moment ago."""
 _FIELDS: Final = frozenset({"message", "session_id", "client_message_id"})
 _IDLE: Final = Activity(Status.COMPLETE)
 
@@ -101,17 +105,19 @@ async def stop_awaited(request: AnyRequest) -> Response[bytes]:
 async def stream(request: AnyRequest) -> ASGIApp:
     """Keep a shown conversation current: HTML fragments as unnamed server-sent events."""
     session_id = session_id_of(request)
-    parts = parts_of(request)
+    parts, caller = parts_of(request), caller_of(request)
     encoder = FragmentEncoder(parts.rendering, session_id)
-    follower = await parts.following.open(
-        caller_of(request), session_id, position_of(request), "html"
-    )
+    follower = await parts.following.open(caller, session_id, position_of(request), "html")
     if follower.deleted:
         await follower.close()
         # Not 204: htmx would ask again for ever, the event it is told by ends it.
         return ASGIResponse(body=encoder.gone(), headers={"Content-Type": "text/event-stream"})
+
+    async def read_state() -> list[Message]:
+        return (await parts.chat.history(caller, session_id, _LATEST)).items
+
     return EventStream(
-        follower,
+        PageFollower(follower, encoder, read_state),
         prologue=b": welcome\n\n",
         encode=encoder.frame,
         # The page reconnects by itself and shows that it does.

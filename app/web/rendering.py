@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 
 from app.domain.messages import Message
 from app.web.assets import Assets
+from app.web.markdown import Change, Markdown, MarkdownStream, code_run
 from app.web.problems import AnyRequest, Problem
 
 _CODE: Final = re.compile("`([^`]+)`")
@@ -24,6 +25,7 @@ class Rendering:
     def __init__(self, templates: Path, assets: Assets) -> None:
         """Take the folder of the templates; each is compiled at first use."""
         self.assets = assets
+        self._markdown = Markdown()
         self._environment = jinja2.Environment(
             loader=jinja2.FileSystemLoader(templates),
             autoescape=True,
@@ -34,6 +36,7 @@ class Rendering:
         )
         self._environment.globals["asset"] = assets.url
         self._environment.filters["verbatim"] = verbatim
+        self._environment.filters["answer"] = self._answer
         self._environment.filters["moment"] = moment
         self._environment.filters["coded"] = coded
 
@@ -45,6 +48,22 @@ class Rendering:
         """Draw one message as the page and the stream show it."""
         return self._environment.get_template("article.html").render(message=message)
 
+    def answer_stream(self, message_id: str) -> MarkdownStream:
+        """Begin to follow the text of an answer, numbered as ``article`` numbers its blocks."""
+        return self._markdown.stream(_prefix(message_id))
+
+    def _answer(self, message: Message) -> Markup:
+        """Draw an answer's text; a final one with what reaches across its blocks."""
+        prefix = _prefix(message.message_id)
+        if message.is_complete:
+            found = self._markdown.document(message.content, prefix)
+            blocks = [(block.number, block.html) for block in found]
+        else:
+            changes = self._markdown.stream(prefix).append(message.content)
+            blocks = [(change.block, change.html) for change in changes]
+        # Sanitised by the last step of the renderer.
+        return Markup("".join(_block(prefix, *block) for block in blocks))  # noqa: S704
+
     def problem(self, request: AnyRequest, problem: Problem) -> bytes:
         """Draw a problem: a line for htmx to show beside what failed, else a whole page."""
         if request.headers.get("hx-request") == "true":
@@ -52,6 +71,32 @@ class Rendering:
         return self.render(
             "problem.html", problem=problem, phrase=HTTPStatus(problem.status).phrase
         )
+
+
+def changed(message_id: str, changes: list[Change]) -> bytes:
+    """Draw what changed in the text of an answer, addressed so that repeating it changes nothing.
+
+    Blocks and runs are replaced by their ids or put at the end. «.open»: an answer whose final
+    state the page has already takes no more text.
+    """
+    prefix = _prefix(message_id)
+    answer = f"#m-{message_id}.open"
+    html = "".join(_block(prefix, each.block, each.html) for each in changes if each.run is None)
+    if html:
+        html = f'<hx-upsert hx-target="{answer} > .text">{html}</hx-upsert>'
+    runs = [change for change in changes if change.run is not None]
+    if runs:
+        html += f'<hx-upsert hx-target="{answer} #{prefix}b{runs[0].block} code">'
+        html += "".join(code_run(prefix, run) for run in runs) + "</hx-upsert>"
+    return html.encode()
+
+
+def _prefix(message_id: str) -> str:
+    return f"m-{message_id}-"
+
+
+def _block(prefix: str, number: int, html: str) -> str:
+    return f'<div id="{prefix}b{number}">{html}</div>'
 
 
 def verbatim(text: str) -> Markup:

@@ -12,6 +12,7 @@ from litestar.types import Receive, Scope, Send
 
 from app.domain.errors import ChatError
 from app.domain.frames import Frame
+from app.ending import end
 from app.web.exchange import exchange_of
 from app.web.problems import ClientGone
 
@@ -116,10 +117,8 @@ async def unless_gone(receive: Receive, work: Awaitable[_Result]) -> _Result:
             raise ClientGone
         return working.result()
     finally:
-        working.cancel()
-        watching.cancel()
         # Both have ended before the caller goes on: what work holds is let go by then.
-        await asyncio.gather(working, watching, return_exceptions=True)
+        await end(working, watching)
 
 
 async def _disconnect(receive: Receive) -> None:

@@ -22,6 +22,7 @@ from app.domain.errors import ChatError, Unauthenticated, ValidationFailed
 from app.domain.frames import Bye, ByeReason, Entries, History
 from app.domain.messages import check_session_id
 from app.domain.position import Position
+from app.ending import end
 from app.web.auth import PUBLIC
 from app.web.parts import Parts, parts_of
 from app.web.problems import ClientGone
@@ -122,8 +123,7 @@ class _Connection:
             while True:
                 await self._follow_until_switched(reading)
         finally:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
+            await end(reading)
 
     async def _follow_until_switched(self, reading: asyncio.Future[None]) -> None:
         following = asyncio.ensure_future(self._follow())
@@ -135,10 +135,8 @@ class _Connection:
                     work.result()
             self._switched.clear()
         finally:
-            following.cancel()
-            switched.cancel()
             # Ended before the caller goes on: by then the follower has given its slot back.
-            await asyncio.gather(following, switched, return_exceptions=True)
+            await end(following, switched)
 
     def _read_query(self) -> None:
         query = self._socket.query_params

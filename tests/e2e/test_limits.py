@@ -9,7 +9,15 @@ import httpx
 import pytest
 
 from tests.support.contract_client import ContractClient
-from tests.support.nodes import Node, ask, follow_to_the_end, messages, read_stream, running_cluster
+from tests.support.nodes import (
+    Node,
+    ask,
+    follow_to_the_end,
+    free_port,
+    messages,
+    read_stream,
+    running_cluster,
+)
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.slow
@@ -82,3 +90,18 @@ async def test_with_redis_away_one_reads_and_streams_go_on_when_it_is_back(
 async def _ask_anyway(node: Node, message: str, session_id: str = "s-x") -> httpx.Response:
     async with httpx.AsyncClient(base_url=node.url, timeout=20) as http:
         return await http.post("/api/chat", json={"message": message, "session_id": session_id})
+
+
+async def test_a_worker_tells_what_it_did(tmp_path: Path) -> None:
+    """Its metrics are its own process's: a web node cannot show them."""
+    port = free_port()
+    async with running_cluster(
+        tmp_path, web=1, workers=1, WORKER_METRICS_PORT=str(port)
+    ) as cluster:
+        asked = await ask(cluster.web[0], "/count 7 1")
+        answer_id = asked["assistant_message"]["message_id"]
+        await follow_to_the_end(cluster.web, asked["session_id"], ContractClient(), answer_id)
+        async with httpx.AsyncClient() as http:
+            told = (await http.get(f"http://127.0.0.1:{port}/metrics")).text
+    assert "throughline_chunks_appended_total 7.0" in told
+    assert 'throughline_answers_total{model="demo",outcome="complete"} 1.0' in told

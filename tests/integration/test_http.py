@@ -377,7 +377,7 @@ class TestEnding:
                 "web",
                 "--port",
                 port,
-                env=cluster.redis_environment,
+                env=cluster.environment,
                 stderr=asyncio.subprocess.PIPE,
             )
             _, written = await asyncio.wait_for(process.communicate(), 20)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 import uuid
 from collections.abc import AsyncIterator
@@ -18,7 +19,6 @@ from tests.support.web import WebNode, answered, ask, following, serving, until
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 _HTMX = {"HX-Request": "true", "Accept": "text/html"}
-_ADDED = re.compile(r'\.text" hx-swap="beforeend">([^<]*)<')
 _AWKWARD = "  \r\n\n<b>&amp; \r 'quoted' \"too\"\n\ttab  \u2028 ümläut 😀\n"
 
 
@@ -48,6 +48,7 @@ class Page(HTMLParser):
         self.loaded: list[str] = []
         self.inline: list[str] = []
         self._article = ""
+        self._divisions = 0
         self._into: dict[str, str] | None = None
         self._key = ""
         self.feed(html)
@@ -58,8 +59,10 @@ class Page(HTMLParser):
         self.inline += [name for name in found if name == "style" or name.startswith("on")]
         if tag == "article":
             self._article = found["id"] or ""
+        elif tag == "div" and self._into is self.texts:
+            self._divisions += 1
         elif tag == "div" and found.get("class") == "text":
-            self._into, self._key = self.texts, self._article
+            self._into, self._key, self._divisions = self.texts, self._article, 1
             self.texts[self._key] = ""
         elif tag == "textarea":
             self._into, self._key = self.fields, found["name"] or ""
@@ -76,7 +79,9 @@ class Page(HTMLParser):
             self.stream = found["hx-sse:connect"] or ""
 
     def handle_endtag(self, tag: str) -> None:
-        if tag in {"div", "textarea"}:
+        if tag == "div":
+            self._divisions -= 1
+        if tag == "textarea" or (tag == "div" and self._divisions == 0):
             self._into = None
 
     def handle_data(self, data: str) -> None:
@@ -132,30 +137,39 @@ class TestShowing:
             await until(events, "chunk")
         page = _page(await client.get(f"/chat/{session_id}"))
         shown = page.texts[f"m-{message_id}"]
-        added = ""
+        block = re.compile(rf'<div id="m-{message_id}-b0"><p>([^<]*)</p></div>')
+        states = [shown]
         async with following(client, page.stream) as fragments:
             async for fragment in fragments:
                 if f'<article id="m-{message_id}"' in fragment.data:
                     break
-                added += "".join(
-                    re.findall(r"\.text\" hx-swap=\"beforeend\">([^<]*)<", fragment.data)
-                )
+                states += block.findall(fragment.data)
         expected = " ".join(str(number) for number in range(1, 201))
         assert shown
-        assert added
-        assert shown + added == expected
+        assert len(states) > 2
+        assert states[-1] == expected
+        assert all(after.startswith(before) for before, after in itertools.pairwise(states)), states
         assert Page(fragment.data).texts[f"m-{message_id}"] == expected
 
-    async def test_any_text_is_shown_byte_for_byte(self, client: httpx.AsyncClient) -> None:
+    async def test_any_question_is_shown_byte_for_byte(self, client: httpx.AsyncClient) -> None:
         asked = await ask(client, f"/echo {_AWKWARD}|")
-        final = await answered(client, asked)
+        await answered(client, asked)
         answer = await client.get(f"/chat/{asked['session_id']}")
         texts = _page(answer).texts
-        assert texts[f"m-{final['message_id']}"] == final["content"]
         question = asked["user_message"]
         assert texts[f"m-{question['message_id']}"] == question["content"]
         # A parser reads a bare one as a line feed.
         assert b"\r" not in answer.content
+
+    async def test_an_answer_is_markdown_that_cannot_act(self, client: httpx.AsyncClient) -> None:
+        text = "**bold** <b onclick='x()'> <hx-partial hx-target='#title'> [go](/chat/messages)"
+        session_id, message_id = await _conversation(client, f"/echo {text}")
+        answer = await client.get(f"/chat/{session_id}")
+        shown = answer.text.partition(f'<article id="m-{message_id}"')[2]
+        shown = shown.partition('<div class="text">')[2].partition("</article>")[0]
+        assert "<strong>bold</strong> &lt;b onclick='x()'&gt; &lt;hx-partial" in shown
+        assert "href" not in shown
+        assert _page(answer).inline == []
 
     async def test_nothing_is_inline_and_nothing_comes_from_elsewhere(
         self, client: httpx.AsyncClient

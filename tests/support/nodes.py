@@ -81,7 +81,7 @@ class Cluster:
 
     async def start_web(self, name: str, port: int | None = None) -> Node:
         """Start a web node, on a free port unless one is given, and wait until it is ready."""
-        port = port or _free_port()
+        port = port or free_port()
         node = Node(name, self._start(name, "web", "--port", str(port)), f"http://127.0.0.1:{port}")
         self.web.append(node)
 
@@ -136,7 +136,8 @@ async def running_cluster(
         await redis.stop()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Give a port of this machine that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

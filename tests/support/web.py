@@ -158,7 +158,12 @@ def _worker(settings: Settings) -> Iterator[None]:
             yield
         finally:
             process.terminate()
-            process.wait(timeout=15)
+            try:
+                process.wait(timeout=15)
+            finally:
+                # One that did not end must not outlive the test that it failed.
+                process.kill()
+                process.wait()
 
 
 async def ask(client: httpx.AsyncClient, message: str, **fields: Any) -> dict[str, Any]:

@@ -71,8 +71,13 @@ def _events(written: bytes) -> list[ServerSentEvent]:
 
 
 @pytest.fixture(scope="module")
-def encoder() -> FragmentEncoder:
-    return FragmentEncoder(Rendering(_APP / "templates", Assets(_APP / "static")), "s")
+def rendering() -> Rendering:
+    return Rendering(_APP / "templates", Assets(_APP / "static"))
+
+
+@pytest.fixture
+def encoder(rendering: Rendering) -> FragmentEncoder:
+    return FragmentEncoder(rendering, "s")
 
 
 class TestServerSentEvents:
@@ -156,9 +161,11 @@ class _Html(HTMLParser):
         super().__init__(convert_charrefs=True)
         self.targets: list[str] = []
         self.texts: dict[str, str] = {}
+        """Of an article, or of a change to one by its target, without the line ends around it."""
         self.ids: list[str] = []
+        """Of elements other than those of the composer."""
         self._into: str | None = None
-        self._depth = 0
+        self._divisions = 0
         self.feed(html)
         self.close()
 
@@ -166,16 +173,21 @@ class _Html(HTMLParser):
         found = dict(attributes)
         if tag in {"hx-partial", "hx-upsert"}:
             self.targets.append(found["hx-target"] or "")
-        if tag == "article":
+        if tag in {"article", "div", "span"} and "id" in found:
             self.ids.append(found["id"] or "")
-        if (tag == "hx-partial" and ".text" in (found["hx-target"] or "")) or (
-            tag == "div" and found.get("class") == "text"
-        ):
-            self._into = found.get("hx-target") or f"#{self.ids[-1]}"
-            self.texts[self._into] = ""
+        if tag == "div" and self._into is not None:
+            self._divisions += 1
+        elif tag == "div" and found.get("class") == "text":
+            self._into, self._divisions = f"#{self.ids[-1]}", 1
+        elif tag == "hx-upsert" and ".open" in (found["hx-target"] or ""):
+            self._into = found["hx-target"] or ""
+        if self._into is not None:
+            self.texts.setdefault(self._into, "")
 
     def handle_endtag(self, tag: str) -> None:
-        if tag in {"hx-partial", "div"}:
+        if tag == "div":
+            self._divisions -= 1
+        if tag == "hx-upsert" or (tag == "div" and self._divisions == 0):
             self._into = None
 
     def handle_data(self, data: str) -> None:
@@ -183,21 +195,103 @@ class _Html(HTMLParser):
             self.texts[self._into] += data
 
 
+def _begin(encoder: FragmentEncoder, content: str = "") -> None:
+    encoder.frame(Entries([_entry(0, Start(_ANSWER, 1, "demo", content))]))
+
+
 class TestFragments:
-    def test_chunks_of_a_frame_become_one_addition_of_text(self, encoder: FragmentEncoder) -> None:
+    def test_chunks_of_a_frame_become_one_change_of_the_open_block(
+        self, encoder: FragmentEncoder
+    ) -> None:
+        _begin(encoder)
         frame = Entries([_chunk(1, 0, "a <b>"), _chunk(2, 5, "\n & c")])
         (event,) = _events(encoder.frame(frame))
         assert (event.id, event.event) == ("7-2", "message")
         html = _Html(event.data)
-        assert html.texts == {f"#m-{_ANSWER}.open > .text": "a <b>\n & c"}
-        assert len(html.targets) == 1
+        assert html.texts == {f"#m-{_ANSWER}.open > .text": "a <b>\n& c"}
+        assert html.ids == [f"m-{_ANSWER}-b0"]
+
+    def test_a_finished_block_is_sent_for_the_last_time_with_the_block_after_it(
+        self, encoder: FragmentEncoder
+    ) -> None:
+        _begin(encoder)
+        sent = [
+            _Html(_events(encoder.frame(Entries([_chunk(at, at, text)])))[0].data).ids
+            for at, text in enumerate(["a", "\n", "\n", "b", "\n", "\n", "c", "\n"])
+        ]
+        first, second, third = (f"m-{_ANSWER}-b{number}" for number in range(3))
+        assert sent[0] == [first]
+        assert sent[3] == [first, second]
+        assert sent[6] == [second, third]
+
+    def test_a_long_open_code_block_is_sent_in_runs(self, encoder: FragmentEncoder) -> None:
+        _begin(encoder, "```\n" + "line\n" * 500)
+        (event,) = _events(encoder.frame(Entries([_chunk(1, 2504, "x")])))
+        assert _Html(event.data).ids == [
+            f"m-{_ANSWER}-b0",
+            *(f"m-{_ANSWER}-b0-r{number}" for number in range(3)),
+        ]
+        (event,) = _events(encoder.frame(Entries([_chunk(2, 2505, "y")])))
+        html = _Html(event.data)
+        assert html.ids == [f"m-{_ANSWER}-b0-r2"]
+        assert html.targets == [f"#m-{_ANSWER}.open #m-{_ANSWER}-b0 code"]
+
+    def test_a_connection_that_begins_in_the_middle_asks_for_the_text_before(
+        self, encoder: FragmentEncoder
+    ) -> None:
+        """The page has «one», a blank line and «tw»; this connection has seen nothing."""
+        frame = Entries([_chunk(4, 7, "o")])
+        assert encoder.lacks(frame)
+        encoder.learn(frame, [_message(content="one\n\ntwo, and more", is_complete=False)])
+        assert not encoder.lacks(frame)
+        (event,) = _events(encoder.frame(frame))
+        assert _Html(event.data).ids == [f"m-{_ANSWER}-b1"]
+        assert _Html(event.data).texts == {f"#m-{_ANSWER}.open > .text": "two"}
+
+    @pytest.mark.parametrize(
+        "state",
+        [
+            [],
+            [_message(content="one\n\ntwo", attempt=2)],
+            [_message(content="something else", attempt=1)],
+        ],
+    )
+    def test_a_text_that_cannot_be_told_waits_for_the_next_state(
+        self, encoder: FragmentEncoder, state: list[Message]
+    ) -> None:
+        frame = Entries([_chunk(4, 7, "o")])
+        encoder.learn(frame, state)
+        assert not encoder.lacks(frame)
+        assert [event.data for event in _events(encoder.frame(frame))] == [""]
+        _begin(encoder, "one")
+        (event,) = _events(encoder.frame(Entries([_chunk(5, 3, " two")])))
+        assert list(_Html(event.data).texts.values()) == ["one two"]
+
+    def test_a_state_newer_than_the_chunks_after_it_makes_them_repeats(
+        self, encoder: FragmentEncoder
+    ) -> None:
+        open_answer = _message(content="one", status=Status.STREAMING, is_complete=False)
+        encoder.frame(History([open_answer], "7-1", HistoryReason.EPOCH))
+        encoder.frame(Entries([_chunk(2, 0, "on")]))
+        (event,) = _events(encoder.frame(Entries([_chunk(3, 2, "e two")])))
+        assert list(_Html(event.data).texts.values()) == ["one two"]
 
     def test_an_answer_that_is_final_takes_no_more_text(self, encoder: FragmentEncoder) -> None:
         """The page may stand behind the database: chunks before the end arrive after it."""
         frame = Entries([_entry(1, _message(content="whole")), _chunk(2, 0, "whole")])
+        assert not encoder.lacks(frame)
         (event,) = _events(encoder.frame(frame))
         assert _Html(event.data).texts == {f"#m-{_ANSWER}": "whole"}
         assert f'id="m-{_ANSWER}" class="message assistant"' in event.data
+
+    def test_an_article_that_the_page_has_is_morphed_and_any_other_put(
+        self, encoder: FragmentEncoder
+    ) -> None:
+        final = Entries([_entry(9, _message(content="whole"))])
+        assert _Html(_events(encoder.frame(final))[0].data).targets[0] == "#messages"
+        _begin(encoder)
+        (event,) = _events(encoder.frame(final))
+        assert f'hx-target="#m-{_ANSWER}" hx-swap="outerMorph"' in event.data
 
     def test_chunks_are_folded_into_an_article_of_the_same_frame(
         self, encoder: FragmentEncoder
@@ -213,8 +307,11 @@ class TestFragments:
         html = _Html(event.data)
         assert html.texts == {f"#m-{_ANSWER}": "kept and more"}
         assert not [target for target in html.targets if ".text" in target]
+        (event,) = _events(encoder.frame(Entries([_chunk(5, 13, " now")])))
+        assert list(_Html(event.data).texts.values()) == ["kept and more now"]
 
     def test_a_start_drops_what_was_added_before_it(self, encoder: FragmentEncoder) -> None:
+        _begin(encoder)
         entries = [_chunk(1, 0, "lost"), _entry(2, Start(_ANSWER, 2, "demo", ""))]
         (event,) = _events(encoder.frame(Entries(entries)))
         assert _Html(event.data).texts == {f"#m-{_ANSWER}": ""}
@@ -272,21 +369,29 @@ class TestFragments:
         (event,) = _events(encoder.frame(Entries([entry])))
         assert (event.id, event.data) == ("7-8", "")
 
-    @given(pieces=st.lists(_STORABLE.filter(bool), min_size=1, max_size=5))
-    def test_any_text_is_shown_byte_for_byte(
-        self, encoder: FragmentEncoder, pieces: list[str]
-    ) -> None:
+    @given(text=_STORABLE)
+    def test_any_question_is_shown_byte_for_byte(self, rendering: Rendering, text: str) -> None:
         """Line ends of every kind, markup, white space at either end: as it was written.
 
         The parser here keeps bare carriage returns; that none is written is asserted beside it,
         since both a browser and the stream's own parser would read one as a line feed.
         """
-        offset, entries = 0, []
-        for number, piece in enumerate(pieces):
-            entries.append(_chunk(number, offset, piece))
-            offset += len(piece)
-        written = encoder.frame(Entries(entries))
+        question = _message(message_id=_QUESTION, role=Role.USER, content=text)
+        written = FragmentEncoder(rendering, "s").frame(Entries([_entry(1, question)]))
         assert b"\r" not in written
         (event,) = _events(written)
-        (shown,) = _Html(event.data).texts.values()
-        assert shown == "".join(pieces)
+        assert _Html(event.data).texts == {f"#m-{_QUESTION}": text}
+
+    @given(pieces=st.lists(_STORABLE.filter(bool), min_size=1, max_size=5))
+    def test_any_answer_is_framed_safely(self, rendering: Rendering, pieces: list[str]) -> None:
+        """No character of an answer ends an event or a line of one."""
+        encoder = FragmentEncoder(rendering, "s")
+        _begin(encoder)
+        offset, written = 0, b""
+        for number, piece in enumerate(pieces, 1):
+            written += encoder.frame(Entries([_chunk(number, offset, piece)]))
+            offset += len(piece)
+        assert b"\r" not in written
+        assert [event.id for event in _events(written)] == [
+            f"7-{number}" for number, _ in enumerate(pieces, 1)
+        ]

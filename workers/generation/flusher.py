@@ -7,7 +7,6 @@ pipeline with one script call per answer. No answer ever awaits a round trip per
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ import structlog
 
 from app.domain.errors import Unavailable
 from app.domain.events import Chunk, NewEntry, new_entry
+from app.ending import end
 from app.streams.session_log import AppendBatch, AppendOutcome
 from workers.generation.held import HeldAnswer, Interruption
 
@@ -152,10 +152,7 @@ class Flusher:
 
     async def close(self) -> None:
         """Stop flushing."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await end(self._task)
 
     def wake(self, writer: AnswerWriter) -> None:
         """Note that a writer has something waiting."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import structlog
 
 from app.domain.errors import Unavailable
+from app.ending import end
 from app.streams import keys
 from app.streams.session_log import AppendOutcome
 from workers.generation.attempt import Ended
@@ -71,9 +72,7 @@ class Worker:
             await asyncio.gather(self._take_new(), self._take_idle())
             await self._hand_over()
         finally:
-            renewing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await renewing
+            await end(renewing)
 
     def stop(self) -> None:
         """Take no more jobs and hand over those in the making."""
@@ -205,11 +204,9 @@ class Worker:
         if not tasks:
             return
         _, unfinished = await asyncio.wait(tasks, timeout=self._limits.stop_seconds)
-        for task in unfinished:
-            task.cancel()
         if unfinished:
             logger.warning("answers_left_at_stop", count=len(unfinished))
-            await asyncio.wait(unfinished, timeout=1.0)
+            await end(*unfinished)
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

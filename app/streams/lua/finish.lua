@@ -19,7 +19,14 @@ if known[1] == message_id and tonumber(known[2]) <= attempt then
   if known[3] and known[3] ~= '' then
     redis.call('XTRIM', log, 'MINID', known[3])
   end
-  redis.call('DEL', active, partial, cancel)
+  -- The run stays: the next turn must know whether the server was restarted in between.
+  redis.call('HDEL', active, 'message_id', 'attempt', 'index', 'turn')
+  redis.call('PEXPIRE', active, ttl_ms)
+  redis.call('DEL', partial)
+end
+if known[1] ~= message_id or tonumber(known[2]) <= attempt then
+  -- Also where the log was lost: a flag that outlives its answer would stop the next attempt at it.
+  redis.call('DEL', cancel)
 end
 redis.call('DEL', owner)
 redis.call('PEXPIRE', log, ttl_ms)

@@ -21,9 +21,9 @@ if known[1] == message_id and tail(log) then
 end
 local before = tail(log)
 local run = server_run()
--- The server was restarted in the middle of this answer and may have lost the log's end: clients
--- that have seen it must not take new entries for the ones that they have.
-local anew = known[1] == message_id and known[4] and known[4] ~= run
+-- The server was restarted since the log was written to and may have lost its end: clients that
+-- have seen it must not take new entries for the ones that they have.
+local anew = known[4] and known[4] ~= run
 write(log, slice(from, number * 2), max_entries, false, anew)
 local turn = known[1] == message_id and known[3] or before or ''
 redis.call('DEL', active)

@@ -3,17 +3,24 @@ local log, owner, active, partial, cancel = KEYS[1], KEYS[2], KEYS[3], KEYS[4], 
 local message_id, attempt, pristine = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1'
 local ttl_ms, max_entries, count = ARGV[4], ARGV[5], tonumber(ARGV[6])
 
-local known = redis.call('HMGET', active, 'message_id', 'attempt')
+local known = redis.call('HMGET', active, 'message_id', 'attempt', 'run')
 if known[1] == message_id and tonumber(known[2]) >= attempt then
   -- Sent again after a lost reply, or a worker was faster than this node.
   return tail(log) or '0-0'
 end
 local before = tail(log)
-local position = write(log, slice(7, count * 2), max_entries, pristine)
+local run = server_run()
+-- The server was restarted since the turn before: see start.lua.
+local anew = count > 0 and before and known[3] and known[3] ~= run
+local position = write(log, slice(7, count * 2), max_entries, pristine, anew)
 redis.call('DEL', active, partial, cancel)
 local turn = count > 0 and position or before
+if count == 0 and before and known[3] then
+  -- Nothing was appended, so that it is still the attempt's to begin anew.
+  run = known[3]
+end
 redis.call('HSET', active, 'message_id', message_id, 'attempt', attempt, 'index', 0,
-  'turn', turn or '', 'run', server_run())
+  'turn', turn or '', 'run', run)
 redis.call('PEXPIRE', active, ttl_ms)
 redis.call('PEXPIRE', log, ttl_ms)
 return position
