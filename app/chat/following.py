@@ -12,6 +12,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from app.chat.full_content import FullContent
@@ -19,7 +20,7 @@ from app.db import sessions
 from app.db.results import SessionState
 from app.domain.caller import Caller
 from app.domain.errors import NotFound, TooManyConnections, Unavailable
-from app.domain.events import Entry, tells_deletion
+from app.domain.events import Entry, new_entry, tells_deletion
 from app.domain.frames import (
     PROTOCOL_VERSION,
     Bye,
@@ -31,6 +32,7 @@ from app.domain.frames import (
     HistoryReason,
     Welcome,
 )
+from app.domain.messages import Message, Role
 from app.domain.position import BEFORE_ALL, Position
 from app.domain.resume import Unserved, judge
 
@@ -46,6 +48,10 @@ _FRAME_ENTRIES = 512
 
 _RETRY_SECONDS = 1.0
 """How long a follower waits before it asks a part again that could not be reached."""
+
+_BEGINNING_SECONDS = 3.0
+_BEGINNING_LOOK_SECONDS = 0.2
+"""How young a question is whose log has yet to begin, and how often one looks for it then."""
 
 _DRAIN_SPREAD_MS = 500
 """Clients of a draining node come back spread over this time, not all in one moment."""
@@ -259,9 +265,13 @@ class Follower:
         if self._is_unproven:
             # No log: nothing was said, or it was lost. What is stored tells which.
             history = await self._whole_state(HistoryReason.EPOCH)
-            self._is_unproven = False
+            if history.messages and _is_settled(history.messages[-1]):
+                return self._replaced_by(await self._begun_again(history))
             if history.messages:
-                return self._replaced_by(history)
+                # Between a question's commit and its entry in the log: the log is about to begin.
+                await asyncio.wait((changed,), timeout=min(wait_seconds, _BEGINNING_LOOK_SECONDS))
+                return None
+            self._is_unproven = False
         done, _ = await asyncio.wait((changed,), timeout=wait_seconds)
         return None if done else Heartbeat()
 
@@ -286,6 +296,19 @@ class Follower:
 
     async def _history(self, reason: HistoryReason) -> History:
         return self._replaced_by(await self._whole_state(reason))
+
+    async def _begun_again(self, history: History) -> History:
+        """Begin a lost log, so that who is shown the state has a position to come back with.
+
+        A long poll from 0-0 would be answered with all of it each time, at once.
+        """
+        # A question never changes: told once more it does no harm, whatever happens meanwhile.
+        asked = [message for message in history.messages if message.role is Role.USER]
+        if not asked or history.position != str(BEFORE_ALL):
+            return history
+        entry = new_entry(asked[-1])
+        await self._following.log.record(self._session_id, [entry], pristine=False)
+        return await self._whole_state(HistoryReason.EPOCH)
 
     def _replaced_by(self, history: History) -> History:
         self._is_unproven = False
@@ -319,3 +342,8 @@ class Follower:
         if self._tail is None:
             raise NotFound
         return self._tail
+
+
+def _is_settled(message: Message) -> bool:
+    said = datetime.fromisoformat(message.created_at)
+    return (datetime.now(UTC) - said).total_seconds() > _BEGINNING_SECONDS

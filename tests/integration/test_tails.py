@@ -96,13 +96,25 @@ class TestTail:
             await tail.sync()
             assert tail.state.position == (await room.memory.tails([SESSION]))[0]
 
-    async def test_a_log_that_begins_during_a_read_is_not_taken_back_by_it(self) -> None:
+    async def test_late_publications_of_a_log_that_began_are_not_taken_back(self) -> None:
         async with Room.open() as room:
             tail = room.tails.hold(SESSION)
             await tail.ready()
-            room.distant.during_reads += [room.scribe.ask, lambda: room.scribe.rename("A title")]
+            room.deaf = True
+            await room.scribe.ask()
+
+            async def nothing() -> None:
+                pass
+
+            async def hear() -> None:
+                room.deaf = False
+                room.node.wire.deliver(SESSION, room.published[0])
+                await room.scribe.rename("A title")
+
+            room.distant.during_reads += [nothing, hear]
             await tail.sync()
-            assert tail.state.position == (await room.memory.tails([SESSION]))[0]
+            assert not room.distant.during_reads
+            assert tail.state.position == Position(1000, 1)
 
     async def test_many_who_ask_at_once_are_answered_by_one_read(self) -> None:
         async with Room.open() as room:

@@ -35,6 +35,7 @@ class Room:
     ) -> None:
         self.deaf = False
         """Whether publications are lost."""
+        self.published: list[bytes] = []
         epochs = itertools.count(1000)
         self.memory = MemorySessionLog(
             max_entries=max_entries,
@@ -72,6 +73,7 @@ class Room:
         return writing
 
     def _published(self, session_id: str, payload: bytes) -> None:
+        self.published.append(payload)
         if not self.deaf:
             self.node.wire.deliver(session_id, payload)
 

@@ -7,7 +7,7 @@ import contextlib
 import copy
 import itertools
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar, cast
 from unittest import mock
 
@@ -37,8 +37,8 @@ class Reader:
 
     def __init__(self) -> None:
         self.client = ContractClient()
-        self.saved = copy.deepcopy(self.client)
-        """What a tab that was put to sleep still has."""
+        self.earlier: list[ContractClient] = []
+        """What the client was at each position that it stood at."""
         self._needs_history = False
         self._following: asyncio.Task[None] | None = None
 
@@ -75,6 +75,11 @@ class Reader:
         """Fail with what the client refused."""
         if self._following is not None and self._following.done():
             self._following.result()
+
+    def remember(self) -> None:
+        """Keep what the client is now."""
+        if not self.earlier or self.earlier[-1].position != self.client.position:
+            self.earlier.append(copy.deepcopy(self.client))
 
     async def _follow(self, follower: Follower) -> None:
         try:
@@ -132,7 +137,7 @@ class World:
         """Whether the log was ever lost."""
         epochs = itertools.count(1000)
         self.log = MemorySessionLog(
-            max_entries=14,
+            max_entries=10,
             clock=lambda: self.seconds,
             epoch_clock=lambda: next(epochs),
             on_publish=self.published,
@@ -208,6 +213,20 @@ class World:
             return None
         self.lease = claimed.lease
         return claimed
+
+    def append(self, worker: str, pieces: Sequence[str]) -> None:
+        """Write on, and do what a worker does with the outcome."""
+        writing = self.writing[worker]
+        match self.run(writing.write(*pieces)):
+            case AppendOutcome.OK:
+                assert writing.lease is self.lease, "a second voice"
+            case AppendOutcome.CANCELLED:
+                self.store(worker, Status.CANCELLED)
+            case AppendOutcome.SUPERSEDED:
+                self.past.append(self.writing.pop(worker))
+            case AppendOutcome.LOST:
+                self.remembered[worker, writing.answer] = writing
+                self.past.append(self.writing.pop(worker))
 
     def settle(self, claimed: Claimed, answer: str) -> None:
         """End an answer that is to be stopped, as ``Settling`` does."""

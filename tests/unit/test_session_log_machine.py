@@ -11,15 +11,14 @@ The runs are the same each time. To look for longer, and elsewhere:
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import os
+from collections.abc import Sequence
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from app.domain.errors import Unavailable
 from app.domain.events import new_entry
 from app.domain.messages import Status
 from app.domain.position import BEFORE_ALL, Position
@@ -32,11 +31,11 @@ from tests.support.world import World, shown_as
 
 _EXAMPLES = int(os.environ.get("MACHINE_EXAMPLES", "0"))
 
-_PIECES = st.lists(
-    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=4),
-    min_size=1,
-    max_size=5,
-)
+_CHARACTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\x00")
+_PIECES = st.lists(st.text(_CHARACTERS, max_size=4), min_size=1, max_size=5)
+_EPOCHS = (0, 1, 1000, 1001, 10**15)
+_NEVER = 10_000
+"""Further than any log comes: a made-up position must not come true meanwhile."""
 _READERS = st.integers(0, 1)
 _WORKERS = st.sampled_from(["worker-1", "worker-2"])
 
@@ -51,9 +50,10 @@ class SessionLogMachine(RuleBasedStateMachine, World):
     # What is said.
 
     @precondition(lambda self: self.scribe.unfinished is None)
-    @rule(text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=4))
-    def ask(self, text: str) -> None:
+    @rule(text=st.text(_CHARACTERS, min_size=1, max_size=4), pieces=_PIECES)
+    def ask(self, text: str, pieces: Sequence[str] = ()) -> None:
         self.run(self.scribe.ask(text))
+        self.begin("worker-1", pieces)
 
     @precondition(lambda self: self.scribe.unfinished is None and self.scribe.messages)
     @rule()
@@ -80,8 +80,15 @@ class SessionLogMachine(RuleBasedStateMachine, World):
     # What workers do.
 
     @precondition(lambda self: self.scribe.unfinished)
-    @rule(worker=_WORKERS, keep=st.booleans())
-    def begin(self, worker: str, keep: bool) -> None:
+    @rule(
+        worker=_WORKERS,
+        pieces=_PIECES,
+        keep=st.booleans(),
+        paused=st.sampled_from([False, False, True]),
+    )
+    def begin(
+        self, worker: str, pieces: Sequence[str] = (), keep: bool = True, paused: bool = False
+    ) -> None:
         answer = self.scribe.unfinished
         assert answer is not None
         claimed = self.claim(answer, worker)
@@ -90,6 +97,8 @@ class SessionLogMachine(RuleBasedStateMachine, World):
         before = self.writing.pop(worker, None)
         if before is not None:
             self.past.append(before)
+        if paused:
+            return
         if answer in self.stops:
             self.settle(claimed, answer)
             return
@@ -106,22 +115,22 @@ class SessionLogMachine(RuleBasedStateMachine, World):
         assert writing.outcome is AppendOutcome.OK
         self.writing[worker] = writing
         self.texts[answer, writing.attempt] = lambda: writing.text
+        if pieces:
+            self.append(worker, pieces)
 
     @precondition(lambda self: self.writing)
     @rule(data=st.data(), pieces=_PIECES)
     def write(self, data: st.DataObject, pieces: list[str]) -> None:
-        worker = data.draw(st.sampled_from(sorted(self.writing)))
-        writing = self.writing[worker]
-        match self.run(writing.write(*pieces)):
-            case AppendOutcome.OK:
-                assert writing.lease is self.lease, "a second voice"
-            case AppendOutcome.CANCELLED:
-                self.store(worker, Status.CANCELLED)
-            case AppendOutcome.SUPERSEDED:
-                self.past.append(self.writing.pop(worker))
-            case AppendOutcome.LOST:
-                self.remembered[worker, writing.answer] = writing
-                self.past.append(self.writing.pop(worker))
+        self.append(data.draw(st.sampled_from(sorted(self.writing))), pieces)
+
+    @precondition(lambda self: self.writing)
+    @rule(pieces=_PIECES, which=_READERS, lost=st.integers(1, 3))
+    def write_and_lose(self, pieces: list[str], which: int, lost: int) -> None:
+        """Let a node miss so many publications of one entry each, from now on."""
+        self.nodes[which].to_lose = lost
+        for piece in pieces:
+            if self.writing:
+                self.append(min(self.writing), [piece])
 
     @precondition(lambda self: self.writing)
     @rule(data=st.data())
@@ -165,10 +174,14 @@ class SessionLogMachine(RuleBasedStateMachine, World):
             self.redelivered.discard(answer)
             self.run(self.log.finish(claimed.lease, answer, stored.attempt, new_entry(stored)))
 
-    @rule()
-    def leases_run_out(self) -> None:
+    @rule(pieces=_PIECES)
+    def leases_run_out(self, pieces: Sequence[str] = ()) -> None:
+        """Let all workers wake up too late, and write on as if nothing had happened."""
         self.seconds += 2 * LEASE_MS / 1000
         self.lease = None
+        if pieces:
+            for worker in list(self.writing):
+                self.append(worker, pieces)
 
     @precondition(lambda self: self.untold and not self.lost)
     @rule(data=st.data())
@@ -181,10 +194,6 @@ class SessionLogMachine(RuleBasedStateMachine, World):
 
     # What goes wrong.
 
-    @rule(which=_READERS, count=st.integers(1, 4))
-    def lose_publications(self, which: int, count: int) -> None:
-        self.nodes[which].to_lose = count
-
     @rule(which=_READERS, back=st.integers(1, 6))
     def repeat_a_publication(self, which: int, back: int) -> None:
         node = self.nodes[which]
@@ -193,25 +202,24 @@ class SessionLogMachine(RuleBasedStateMachine, World):
             self.loop.call_soon(node.node.wire.deliver, SESSION, payload)
 
     @precondition(lambda self: self.may_be_lost())
-    @rule()
-    def lose_the_log(self) -> None:
+    @rule(everything=st.booleans())
+    def lose_the_log(self, everything: bool) -> None:
         self.lost = True
-        self.log.lose_log(SESSION)
-
-    @precondition(lambda self: self.may_be_lost() and not self.redelivered)
-    @rule()
-    def lose_everything(self) -> None:
-        self.lost = True
-        self.lease = None
-        self.log.lose_everything()
+        if everything and not self.redelivered:
+            self.lease = None
+            self.log.lose_everything()
+        else:
+            self.log.lose_log(SESSION)
 
     @rule()
     def restart_the_server(self) -> None:
         self.log.restart()
 
-    @rule(away=st.booleans())
-    def lose_sight_of_the_log(self, away: bool) -> None:
-        self.distant.away = away
+    @rule(count=st.integers(1, 40))
+    def lose_sight_of_the_log(self, count: int) -> None:
+        self.distant.away = True
+        self.run(turns(count))
+        self.distant.away = False
 
     @rule(which=_READERS)
     def lose_a_node(self, which: int) -> None:
@@ -229,27 +237,24 @@ class SessionLogMachine(RuleBasedStateMachine, World):
     def reconnect(self, which: int) -> None:
         self.connect(which)
 
-    @rule(which=_READERS, position=st.sampled_from([None, str(BEFORE_ALL)]))
-    def reload(self, which: int, position: str | None) -> None:
+    @rule(
+        which=_READERS,
+        position=st.sampled_from([None, BEFORE_ALL, *(Position(one, _NEVER) for one in _EPOCHS)]),
+    )
+    def reload(self, which: int, position: Position | None) -> None:
+        """Come with nothing, and with a position, a true one or not, or without."""
         client = ContractClient()
-        client.position = position
-        self.connect(which, client)
+        client.position = None if position is None else str(position)
+        made_up = position is not None and position.seq == _NEVER
+        self.connect(which, client, needs_history=made_up)
 
-    @rule(which=_READERS, epoch=st.sampled_from([0, 1, 999, None, 10**15]))
-    def come_from_nowhere(self, which: int, epoch: int | None) -> None:
-        # Further ahead than the log will ever be: a position must not come true meanwhile.
-        position = Position(self.position().epoch if epoch is None else epoch, 10_000)
-        client = ContractClient()
-        client.position = str(position)
-        self.connect(which, client, needs_history=True)
-
-    @rule(which=_READERS)
-    def fall_asleep(self, which: int) -> None:
-        self.readers[which].saved = copy.deepcopy(self.readers[which].client)
-
-    @rule(which=_READERS)
-    def wake_up(self, which: int) -> None:
-        self.connect(which, copy.deepcopy(self.readers[which].saved))
+    @rule(which=_READERS, data=st.data())
+    def wake_up(self, which: int, data: st.DataObject) -> None:
+        """Come with the state of any earlier moment, as a tab does that was put to sleep."""
+        earlier = self.readers[which].earlier
+        if earlier:
+            back = data.draw(st.integers(1, len(earlier)))
+            self.connect(which, copy.deepcopy(earlier[-back]))
 
     # What passes.
 
@@ -258,19 +263,20 @@ class SessionLogMachine(RuleBasedStateMachine, World):
         self.turns = turns
         for which in range(2):
             self.connect(which)
+        self.ask("?")
 
     @rule(count=st.integers(1, 60))
     def let_pass(self, count: int) -> None:
         self.run(turns(count))
 
-    @rule(which=_READERS)
-    def confirm(self, which: int) -> None:
-        self.loop.call_soon(self.nodes[which].node.wire.confirm, SESSION)
-
-    @rule(which=_READERS)
-    def check(self, which: int) -> None:
-        with contextlib.suppress(Unavailable):
-            self.run(self.nodes[which].node.tails.check())
+    @rule(which=_READERS, confirmed=st.booleans())
+    def look_at_the_log(self, which: int, confirmed: bool) -> None:
+        """Let a node be told that it is subscribed, or compare by itself."""
+        node = self.nodes[which].node
+        if confirmed:
+            self.loop.call_soon(node.wire.confirm, SESSION)
+        else:
+            self.run(node.tails.check())
 
     @invariant()
     def nobody_shows_what_was_never_said(self) -> None:
@@ -278,13 +284,13 @@ class SessionLogMachine(RuleBasedStateMachine, World):
         assert not self.crashes
         for reader in self.readers:
             reader.look()
+            reader.remember()
             for message in reader.client.messages.values():
                 self.was_said(message)
 
     @rule()
     def come_to_rest(self) -> None:
         """Answer what is to be answered, let everything arrive: both show what is stored."""
-        self.distant.away = False
         while self.scribe.unfinished is not None or self.untold or self.redelivered:
             self.leases_run_out()
             if self.untold:
@@ -292,17 +298,17 @@ class SessionLogMachine(RuleBasedStateMachine, World):
             elif self.redelivered:
                 self.tell_for_another("worker-1")
             else:
-                self.begin("worker-1", keep=True)
+                self.begin("worker-1")
                 if "worker-1" in self.writing:
                     self.store("worker-1", Status.COMPLETE)
         for which, reader in enumerate(self.readers):
-            self.nodes[which].to_lose = 0
             if not reader.connected:
                 self.connect(which)
         stored = {one.message_id: shown_as(one) for one in self.scribe.messages.values()}
         for _ in range(4):
             self.run(turns(100))
             for node in self.nodes:
+                node.to_lose = 0
                 self.run(node.node.tails.check())
             self.run(turns(300))
         for reader in self.readers:
@@ -321,7 +327,7 @@ class SessionLogMachine(RuleBasedStateMachine, World):
 
 TestSessionLog = SessionLogMachine.TestCase
 TestSessionLog.settings = settings(
-    max_examples=_EXAMPLES or 60,
+    max_examples=_EXAMPLES or 150,
     stateful_step_count=40,
     derandomize=not _EXAMPLES,
     deadline=None,
