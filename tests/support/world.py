@@ -254,11 +254,16 @@ class World:
         finish = self.log.finish(writing.lease, final.message_id, final.attempt, entry)
         outcome = self.run(finish)
         if outcome is AppendOutcome.LOST:
-            # What ``Attempt`` does in its next round.
+            # As ``Attempt`` does in its next round: what is stored by then is told.
             claimed = self.claim(final.message_id, writing.lease.node_id)
             if claimed is None:
                 return
-            self.run(self.log.finish(claimed.lease, final.message_id, final.attempt, entry))
+            stored = self.scribe.messages[final.message_id]
+            if stored.is_complete:
+                entry = new_entry(stored)
+                self.run(self.log.finish(claimed.lease, stored.message_id, stored.attempt, entry))
+            else:
+                self.run(self.log.release(claimed.lease))
         elif outcome is AppendOutcome.SUPERSEDED:
             self.redelivered.add(final.message_id)
         del self.untold[key]

@@ -276,7 +276,9 @@ def test_whatever_arrives_what_is_served_is_right_and_whole(world: _World) -> No
         outcome = tail.offer(_entries(epoch, first, last), original=original)
         if outcome is Offered.TAKEN:
             assert tail.position == (epoch, last)
-            assert before in {BEFORE_ALL, (epoch, tail.position.seq)} or before.epoch == epoch
+            assert (epoch, first) == (before.epoch, before.seq + 1) or (
+                first <= before.seq < last if before.epoch == epoch else before == BEFORE_ALL
+            )
         else:
             assert tail.position == before
         if number in world.read_after:

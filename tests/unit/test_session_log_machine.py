@@ -15,6 +15,7 @@ import copy
 import os
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -325,7 +326,8 @@ class SessionLogMachine(RuleBasedStateMachine, World):
             self.close()
 
 
-TestSessionLog = SessionLogMachine.TestCase
+# It takes seconds; time is for a failure, of which Hypothesis looks for a short example.
+TestSessionLog = pytest.mark.timeout(400)(SessionLogMachine.TestCase)
 TestSessionLog.settings = settings(
     max_examples=_EXAMPLES or 150,
     stateful_step_count=40,
