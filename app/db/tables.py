@@ -35,6 +35,9 @@ parameters a planner cannot know that the index applies."""
 UNPUBLISHED: Final = text("published_at IS NULL")
 """The condition of the outbox's partial index."""
 
+UNPURGED: Final = text("purge_at IS NOT NULL")
+"""The condition of the index of deleted sessions whose content is still there to be restored."""
+
 _WRITTEN_TIME: Final = "%Y-%m-%dT%H:%M:%S.%fZ"
 
 
@@ -95,6 +98,8 @@ class _ChatSessions(TypedColumns):
     created_at: Named[datetime] = Column(UtcTime)
     updated_at: Named[datetime] = Column(UtcTime)
     deleted_at: Named[datetime | None] = Column(UtcTime)
+    purge_at: Named[datetime | None] = Column(UtcTime)
+    revision: Named[int] = Column(Integer, server_default="0")
 
 
 class _Messages(TypedColumns):
@@ -143,6 +148,12 @@ chat_sessions: Final = Table(
     _ChatSessions,
     # A user's sessions, newest activity first, without sorting.
     Index(None, "user_id", "updated_at", "id"),
+    Index(
+        "ix_chat_sessions_unpurged_purge_at",
+        "purge_at",
+        sqlite_where=UNPURGED,
+        postgresql_where=UNPURGED,
+    ),
 )
 
 messages: Final = Table(

@@ -68,12 +68,14 @@ async def test_partial_indexes_are_partial(database: Database) -> None:
         "uq_messages_unfinished_session",
         "ix_messages_unfinished_id",
         "ix_outbox_unpublished_sequence",
+        "ix_chat_sessions_unpurged_purge_at",
     }
     for name in ("uq_messages_unfinished_session", "ix_messages_unfinished_id"):
         assert "queued" in found[name]
         assert "streaming" in found[name]
         assert "complete" not in found[name]
     assert "published_at is null" in found["ix_outbox_unpublished_sequence"]
+    assert "purge_at is not null" in found["ix_chat_sessions_unpurged_purge_at"]
 
 
 async def test_migrations_can_be_taken_down_again(database_url: str) -> None:
