@@ -112,7 +112,8 @@ class Following:
         With ``full_content`` every chunk becomes a message with the whole text so far.
 
         Raises NotFound for a session that is not the caller's, TooManyConnections, and
-        Unavailable when the log cannot be read now.
+        Unavailable when the database cannot be asked whose it is. The log may be away: a stream
+        waits for it, since a stock EventSource never comes back after an error status.
         """
         if self._connections[caller.user_id] >= self.limits.connections_per_user:
             raise TooManyConnections
@@ -126,7 +127,7 @@ class Following:
             if state is SessionState.DELETED:
                 follower.deleted = True
             else:
-                await follower.join(self.tails.hold(session_id))
+                follower.join(self.tails.hold(session_id))
         except BaseException:
             await follower.close()
             raise
@@ -174,10 +175,9 @@ class Follower:
         self._delivered = following.metrics.events_delivered.labels(transport=transport)
         self._gauge.inc()
 
-    async def join(self, tail: SessionTail) -> None:
-        """Attach to the node's tail of the session, loaded before anything is judged by it."""
+    def join(self, tail: SessionTail) -> None:
+        """Attach to the node's tail of the session."""
         self._tail = tail
-        await tail.ready()
 
     def renew(self, caller: Caller) -> None:
         """Go on under a credential that ends later; it must be the same user's."""
@@ -226,7 +226,10 @@ class Follower:
                 return
 
     async def poll(self, wait_seconds: float) -> PollAnswer:
-        """Give what there is after the position, or what comes first within ``wait_seconds``."""
+        """Give what there is after the position, or what comes first within ``wait_seconds``.
+
+        Raises NotFound for a deleted session, Unavailable while the log cannot be read.
+        """
         ends = time.monotonic() + wait_seconds
         while True:
             remaining = ends - time.monotonic()
@@ -239,16 +242,21 @@ class Follower:
                 return PollAnswer((), self._position or BEFORE_ALL, None)
 
     async def _next(self, wait_seconds: float) -> Frame | None:
-        """Give the next frame; Heartbeat after ``wait_seconds``, None to look around again."""
+        """Give the next frame; Heartbeat after ``wait_seconds``, None to look around again.
+
+        Raises NotFound for a deleted session, Unavailable while the log cannot be read.
+        """
         frame = await self._next_of_log(wait_seconds)
         if self._full is None or frame is None:
             return frame
         return await self._full.convert(frame)
 
     async def _next_of_log(self, wait_seconds: float) -> Frame | None:
+        tail = self._held
+        # Nothing is judged by a tail that does not know the log yet.
+        await tail.ready()
         if self._position is None:
             return await self._history(HistoryReason.INITIAL)
-        tail = self._held
         changed = tail.changed
         found = tail.state.after(self._position, _FRAME_ENTRIES)
         if found is Unserved.UNKNOWN:

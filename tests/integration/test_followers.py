@@ -54,7 +54,7 @@ class TestFollower:
     async def test_beyond_the_ring_is_read_from_the_log(self) -> None:
         async with Room.open(ring_entries=4) as room:
             await room.answering(*"abcdefghij")
-            async with room.follower(Position(1000, 2)) as following:
+            async with room.live(), room.follower(Position(1000, 2)) as following:
                 room.distant.calls.clear()
                 assert seqs(await following()) == list(range(3, 12))
                 assert room.distant.calls["read"] == 1
@@ -165,15 +165,37 @@ class TestFollower:
                     frame = await following()
                 assert seqs(frame) == list(range(3, 12))
 
-    async def test_a_stream_that_begins_while_the_log_is_away_is_refused(self) -> None:
+    @pytest.mark.parametrize("after", [None, Position(1000, 2)])
+    async def test_a_stream_that_begins_while_the_log_is_away_waits_for_it(
+        self, monkeypatch: pytest.MonkeyPatch, after: Position | None
+    ) -> None:
+        """A stock EventSource never comes back after an error status."""
+        monkeypatch.setattr(following_module, "_RETRY_SECONDS", 0.01)
         async with Room.open() as room:
+            await room.answering("a", "b")
             room.distant.away = True
-            with pytest.raises(Unavailable):
-                await room.node.join(SESSION, None)
+            async with room.follower(after) as following:
+                for _ in range(3):
+                    assert isinstance(await following(), Heartbeat)
+                room.distant.away = False
+                frame = await following()
+                while isinstance(frame, Heartbeat):
+                    frame = await following()
+                if after is None:
+                    assert isinstance(frame, History)
+                    assert frame.position == "1000-3"
+                else:
+                    assert seqs(frame) == [3]
             assert not room.node.following._connections
-            room.distant.away = False
-            async with room.live():
-                pass
+
+    async def test_a_poll_while_the_log_is_away_is_told_so(self) -> None:
+        async with Room.open() as room:
+            await room.answering("a")
+            room.distant.away = True
+            follower = await room.node.join(SESSION, Position(1000, 1))
+            with pytest.raises(Unavailable):
+                await follower.poll(900)
+            await follower.close()
 
     async def test_silence_is_filled_with_heartbeats(self) -> None:
         limits = FollowingLimits(900, 0.01, 8)

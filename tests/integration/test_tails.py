@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 
 from app.domain.errors import Unavailable
-from app.domain.position import BEFORE_ALL, Position
+from app.domain.position import Position
 from tests.support.room import SESSION, Room, seqs, turns
 from tests.support.waiting import eventually
 
@@ -120,17 +120,14 @@ class TestTail:
         async with Room.open() as room:
             await room.answering("a", "b")
             room.distant.replies.clear()
-            joining = [
-                asyncio.create_task(room.node.join(SESSION, Position(1000, 1))) for _ in range(50)
-            ]
+            tail = room.tails.hold(SESSION)
+            asking = [asyncio.create_task(tail.ready()) for _ in range(50)]
             await eventually(lambda: room.distant.calls["tails"], "a read that began")
             await turns()
             room.distant.replies.set()
-            followers = await asyncio.gather(*joining)
+            await asyncio.gather(*asking)
             # The one that was under way when the others asked may be older than their question.
             assert room.distant.calls["read"] <= 2
-            for follower in followers:
-                await follower.close()
 
     async def test_many_who_are_ahead_of_the_tail_share_its_reads(self) -> None:
         async with Room.open() as room:
@@ -153,20 +150,20 @@ class TestTail:
         async with Room.open() as room:
             await room.answering("a")
             room.distant.replies.clear()
-            joining = [asyncio.create_task(room.node.join(SESSION, BEFORE_ALL)) for _ in range(3)]
+            tail = room.tails.hold(SESSION)
+            asking = [asyncio.create_task(tail.ready()) for _ in range(3)]
             await eventually(lambda: room.distant.calls["tails"], "a read that began")
             room.distant.away = True
             room.distant.replies.set()
-            outcomes = await asyncio.gather(*joining, return_exceptions=True)
+            outcomes = await asyncio.gather(*asking, return_exceptions=True)
             assert [type(outcome) for outcome in outcomes] == [Unavailable] * 3
 
     async def test_who_waits_for_a_read_whose_caller_leaves_reads_for_itself(self) -> None:
         async with Room.open() as room:
             await room.answering("a")
             room.distant.replies.clear()
-            one, two, three = (
-                asyncio.create_task(room.node.join(SESSION, BEFORE_ALL)) for _ in range(3)
-            )
+            tail = room.tails.hold(SESSION)
+            one, two, three = (asyncio.create_task(tail.ready()) for _ in range(3))
             await eventually(lambda: room.distant.calls["tails"], "a read that began")
             # Whoever asks second waits for the first read, and the third for the second's.
             one.cancel()
@@ -174,9 +171,8 @@ class TestTail:
             two.cancel()
             await turns()
             room.distant.replies.set()
-            follower = await asyncio.wait_for(three, 5)
-            assert room.tails.hold(SESSION).state.loaded
-            await follower.close()
+            await asyncio.wait_for(three, 5)
+            assert tail.state.loaded
 
     async def test_a_tail_outlives_its_last_follower_for_a_while(self) -> None:
         async with Room.open(linger_seconds=0.02) as room:

@@ -150,7 +150,7 @@ class MemoryNode:
         """Follow a session whose owner needs no proof."""
         follower = Follower(self.following, caller, session_id, after, "sse", full_content=False)
         try:
-            await follower.join(self.tails.hold(session_id))
+            follower.join(self.tails.hold(session_id))
         except BaseException:
             await follower.close()
             raise
