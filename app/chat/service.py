@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from app.db import attempts, questions, sessions, users
+from app.db import attempts, history, questions, sessions, users
 from app.domain.errors import Overloaded, Unavailable
 from app.domain.events import SessionChanged, new_entry
 from app.domain.messages import (
@@ -255,7 +255,7 @@ class Chat:
         session_id = accepted.session.session_id
         position = BEFORE_ALL
         try:
-            position = await self._log.submit(
+            position, untold = await self._log.submit(
                 session_id,
                 answer.message_id,
                 answer.attempt,
@@ -263,10 +263,22 @@ class Chat:
                 pristine=accepted.pristine,
             )
             await self._jobs.enqueue(session_id, answer.message_id)
+            if untold is not None:
+                await self._tell_end(session_id, untold)
         except Unavailable:
             # Committed is accepted: the reconciler enqueues what nothing covers.
             self._logger.warning("answer_not_enqueued", message_id=answer.message_id)
         return Asked(session_id, accepted.user_message, answer, str(position))
+
+    async def _tell_end(self, session_id: str, message_id: str) -> None:
+        """Tell the final state that a worker stored and then died before it told it.
+
+        Its job's next worker would tell it too, but not before it gets the session's lease, which
+        the answer after it may hold for long.
+        """
+        message = await history.message_by_id(self._database, message_id=message_id)
+        if message is not None and message.is_complete:
+            await self._log.record(session_id, [new_entry(message)], pristine=False)
 
     async def _asked_before(self, caller: Caller, accepted: Accepted) -> Asked:
         session_id = accepted.session.session_id

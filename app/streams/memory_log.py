@@ -21,6 +21,7 @@ from app.streams.session_log import (
     Held,
     LogRange,
     Snapshot,
+    Submitted,
 )
 
 
@@ -107,13 +108,16 @@ class MemorySessionLog:
         entries: Sequence[NewEntry],
         *,
         pristine: bool,
-    ) -> Position:
+    ) -> Submitted:
         """See ``SessionLog.submit``."""
         session = self._session(session_id)
         known = session.knows(message_id)
         if known is not None and known.attempt >= attempt:
             # Sent again after a lost reply, or a worker was faster than this node.
-            return session.tail or BEFORE_ALL
+            return Submitted(session.tail or BEFORE_ALL, None)
+        untold = None
+        if session.active is not None and session.active.message_id != message_id:
+            untold = session.active.message_id
         before = session.tail
         position = self._write(
             session_id,
@@ -127,7 +131,7 @@ class MemorySessionLog:
         session.active = _Active(message_id, attempt, turn)
         if entries or before is None or session.run is None:
             session.run = self._run
-        return position
+        return Submitted(position, untold)
 
     async def record(
         self, session_id: str, entries: Sequence[NewEntry], *, pristine: bool

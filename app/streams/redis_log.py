@@ -22,6 +22,7 @@ from app.streams.session_log import (
     Held,
     LogRange,
     Snapshot,
+    Submitted,
 )
 
 _SERVER_AWAY = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY ", "OOM")
@@ -67,9 +68,9 @@ class RedisSessionLog:
         entries: Sequence[NewEntry],
         *,
         pristine: bool,
-    ) -> Position:
+    ) -> Submitted:
         """See ``SessionLog.submit``."""
-        reply = await self._run(
+        position, untold = await self._run(
             self._submit,
             [*_writing(session_id), keys.cancel(session_id, message_id)],
             message_id,
@@ -80,7 +81,7 @@ class RedisSessionLog:
             len(entries),
             *_flat(entries),
         )
-        return _position(reply)
+        return Submitted(_position(position), untold.decode() or None)
 
     async def record(
         self, session_id: str, entries: Sequence[NewEntry], *, pristine: bool

@@ -42,6 +42,16 @@ class ActiveAnswer(NamedTuple):
     """Everything appended so far, over all attempts that were continued."""
 
 
+class Submitted(NamedTuple):
+    """An answer is awaited."""
+
+    position: Position
+    """Where the log stands after it."""
+    untold: str | None
+    """The answer before this one, where its final state never came into the log: its worker died
+    between the commit and this."""
+
+
 class Claimed(NamedTuple):
     """The lease is the caller's; ``active`` is what the log knows of the answer claimed."""
 
@@ -98,12 +108,11 @@ class SessionLog(Protocol):
         entries: Sequence[NewEntry],
         *,
         pristine: bool,
-    ) -> Position:
+    ) -> Submitted:
         """Note that an answer is awaited: append ``entries``, empty the partial text.
 
         ``attempt`` is the last attempt of the message so far (0 for a new answer). ``pristine``
         says that the session never had a log before. A worker that was faster is left alone.
-        Gives the position after it.
         """
         ...
 

@@ -84,13 +84,14 @@ class TestPositions:
         question = new_entry(Chunk("q", 0, 0, 0, "stands for a question"))
         at = await scribe.log.record(_SESSION, [entry, entry], pristine=True)
         assert (at.seq, at) == (1, await _tail(scribe))
-        at = await scribe.log.submit(_SESSION, "a", 0, [question], pristine=False)
+        at, _ = await scribe.log.submit(_SESSION, "a", 0, [question], pristine=False)
         assert (at.seq, at) == (2, await _tail(scribe))
-        at = await scribe.log.submit(_SESSION, "a", 1, [], pristine=False)
+        at, _ = await scribe.log.submit(_SESSION, "a", 1, [], pristine=False)
         assert (at.seq, at) == (2, await _tail(scribe))
 
     async def test_nothing_to_append_begins_no_log(self, scribe: Scribe) -> None:
-        assert await scribe.log.submit(_SESSION, "a", 1, [], pristine=False) == BEFORE_ALL
+        submitted = await scribe.log.submit(_SESSION, "a", 1, [], pristine=False)
+        assert submitted == (BEFORE_ALL, None)
         assert await _tail(scribe) == BEFORE_ALL
 
     async def test_sessions_know_nothing_of_each_other(self, scribe: Scribe) -> None:

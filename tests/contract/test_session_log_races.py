@@ -10,7 +10,14 @@ import pytest
 from app.domain.events import Entry, Start, new_entry
 from app.domain.messages import Status
 from app.domain.position import BEFORE_ALL
-from app.streams.session_log import ActiveAnswer, AppendBatch, AppendOutcome, Claimed, SessionLog
+from app.streams.session_log import (
+    ActiveAnswer,
+    AppendBatch,
+    AppendOutcome,
+    Claimed,
+    SessionLog,
+    Submitted,
+)
 from tests.support.contract_client import ContractClient
 from tests.support.scribe import LEASE_MS, Scribe, Writing, known, tell
 from tests.support.session_logs import LogUnderTest
@@ -254,6 +261,27 @@ class TestSubmitAndWorker:
         await after.finish()
         assert tell(ContractClient(), await _held(scribe)).text(after.answer) == "next"
 
+    async def test_the_next_question_finds_that_an_end_was_never_told(self, scribe: Scribe) -> None:
+        """The worker died between the commit of the final state and its entry in the log."""
+        writing = await _begin(scribe, await scribe.ask())
+        await writing.write("all but told")
+        question = new_entry(scribe.messages["q-1"])
+        submitted = await scribe.log.submit(_SESSION, "a-2", 0, [question], pristine=False)
+        assert submitted.untold == writing.answer
+        again = await scribe.log.submit(_SESSION, "a-2", 0, [question], pristine=False)
+        assert again.untold is None
+
+    async def test_an_end_that_was_told_is_not_told_again(self, scribe: Scribe) -> None:
+        writing = await _begin(scribe, await scribe.ask())
+        await writing.write("told")
+        await writing.finish()
+        question = new_entry(scribe.messages["q-1"])
+        submitted = await scribe.log.submit(_SESSION, "a-2", 0, [question], pristine=False)
+        assert submitted.untold is None
+        # The same answer once more is no other one.
+        submitted = await scribe.log.submit(_SESSION, "a-2", 1, [], pristine=False)
+        assert submitted.untold is None
+
     async def test_the_next_question_is_not_harmed_by_the_end_of_the_last(
         self, scribe: Scribe
     ) -> None:
@@ -271,7 +299,8 @@ class TestSubmitAndWorker:
         assert await second.write("second") is AppendOutcome.OK
         held = await _held(scribe)
         assert [entry.type for entry in held] == [
-            "message", "start", "chunk", "message", "message", "start", "chunk",
+            # The end of the first is told by who asks, and by its late worker.
+            "message", "start", "chunk", "message", "message", "message", "start", "chunk",
         ]  # fmt: skip
         await second.finish()
         client = tell(ContractClient(), held + (await _held(scribe))[-1:])
@@ -302,8 +331,9 @@ class TestSubmitAndWorker:
 class _Deaf:
     """A log that is not there when an answer is asked for."""
 
-    async def submit(self, *_: object, **__: object) -> None:
+    async def submit(self, *_: object, **__: object) -> Submitted:
         """Come too late."""
+        return Submitted(BEFORE_ALL, None)
 
 
 class TestStop:

@@ -169,11 +169,12 @@ class SessionLogs(RuleBasedStateMachine):
         """A submit under way for long: for the answer of now, or for one that is long final."""
         which = data.draw(st.integers(0, len(self.valkey.submits) - 1))
 
-        async def again(side: _Side) -> tuple[int, int]:
+        async def again(side: _Side) -> tuple[object, ...]:
             question = side.submits[which]
             answer = question.message_id.replace("q-", "a-")
             entry = new_entry(question)
-            return side.place(await side.log.submit(_SESSION, answer, 0, [entry], pristine=False))
+            submitted = await side.log.submit(_SESSION, answer, 0, [entry], pristine=False)
+            return (*side.place(submitted.position), submitted.untold)
 
         self.both(again)
         self.started = None

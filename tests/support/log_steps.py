@@ -63,7 +63,8 @@ class Steps:
     ) -> Position:
         """Submit a question, or with an attempt the same one again."""
         entries = [question(message_id)] if attempt == 0 else []
-        return await self.log.submit(SESSION, message_id, attempt, entries, pristine=pristine)
+        submitted = await self.log.submit(SESSION, message_id, attempt, entries, pristine=pristine)
+        return submitted.position
 
     async def claim(self, message_id: str = ANSWER, node_id: str = NODE) -> Claimed:
         """Take the lease, which must be free."""

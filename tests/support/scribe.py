@@ -45,9 +45,12 @@ class Scribe:
         for message in (question, answer):
             self.messages[message.message_id] = message
         pristine, self.log_begun = not self.log_begun, True
-        await self.log.submit(
+        submitted = await self.log.submit(
             self.session_id, answer.message_id, 0, [new_entry(question)], pristine=pristine
         )
+        untold = self.messages.get(submitted.untold or "")
+        if untold is not None and untold.is_complete:
+            await self.log.record(self.session_id, [new_entry(untold)], pristine=False)
         return answer.message_id
 
     async def ask_again(self, answer: str) -> None:

@@ -1,4 +1,5 @@
 -- An answer is awaited: its question enters the log, the partial text of the turn before goes.
+-- Gives the position, and the answer before this one where its final state was never told.
 local log, owner, active, partial, cancel = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local message_id, attempt, pristine = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1'
 local ttl_ms, max_entries, count = ARGV[4], ARGV[5], tonumber(ARGV[6])
@@ -6,7 +7,11 @@ local ttl_ms, max_entries, count = ARGV[4], ARGV[5], tonumber(ARGV[6])
 local known = redis.call('HMGET', active, 'message_id', 'attempt', 'run')
 if known[1] == message_id and tonumber(known[2]) >= attempt then
   -- Sent again after a lost reply, or a worker was faster than this node.
-  return tail(log) or '0-0'
+  return { tail(log) or '0-0', '' }
+end
+local untold = ''
+if known[1] and known[1] ~= message_id then
+  untold = known[1]
 end
 local before = tail(log)
 local run = server_run()
@@ -23,4 +28,4 @@ redis.call('HSET', active, 'message_id', message_id, 'attempt', attempt, 'index'
   'turn', turn or '', 'run', run)
 redis.call('PEXPIRE', active, ttl_ms)
 redis.call('PEXPIRE', log, ttl_ms)
-return position
+return { position, untold }
