@@ -105,7 +105,8 @@ class Tail:
             self.position = entry.position
         if len(self._entries) > self.max_entries + self.max_entries // 4:
             self._let_go(len(self._entries) - self.max_entries)
-        if self._bytes > self._max_bytes:
+        # More than once where the small ones come first; the newest stays, however large.
+        while self._bytes > self._max_bytes and len(self._entries) > 1:
             # Half at once, so that a list of large entries is not shifted for each new one.
             self._let_go(len(self._entries) // 2)
 
