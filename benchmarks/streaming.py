@@ -16,23 +16,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
-import signal
-import socket
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
-import urllib.request
-from pathlib import Path
 
 import psutil
 
 from benchmarks.client import Measured, ask_and_read
+from benchmarks.system import HOST, System, percentile, running_system
 
-_HOST = "127.0.0.1"
-_START_SECONDS = 60.0
 _QUESTIONS_A_SECOND = 10
 
 
@@ -43,47 +34,22 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=20.0, help="chunks a second per answer")
     parser.add_argument("--seconds", type=float, default=40.0, help="length of each answer")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        port = _free_port()
-        environment = os.environ | {
-            "LOG_LEVEL": "warning",
-            "WORKER_CONCURRENCY": "2000",
-            "ENVIRONMENT": "development",
-            "DATA_DIR": folder,
-        }
-        command = str(Path(sys.executable).with_name("throughline"))
-        server = subprocess.Popen(
-            [command, "up", "--workers", "0", "--port", str(port), "--data", folder],
-            env=environment,
-            stdout=subprocess.DEVNULL,
-        )
-        try:
-            _wait_until_ready(port)
-            worker = subprocess.Popen([sys.executable, "-m", "benchmarks.worker"], env=environment)
-            try:
-                roles = _roles(server.pid) | {"worker": psutil.Process(worker.pid)}
-                _print_head()
-                for answers in options.answers:
-                    asyncio.run(_measure(port, roles, answers, options.rate, options.seconds))
-            finally:
-                worker.terminate()
-                worker.wait(timeout=20)
-        finally:
-            server.send_signal(signal.SIGINT)
-            server.wait(timeout=20)
+    with running_system("benchmarks.worker") as system:
+        _print_head()
+        for answers in options.answers:
+            asyncio.run(_measure(system, answers, options.rate, options.seconds))
 
 
-async def _measure(
-    port: int, roles: dict[str, psutil.Process], answers: int, rate: float, seconds: float
-) -> None:
+async def _measure(system: System, answers: int, rate: float, seconds: float) -> None:
+    roles, port = system.roles, system.port
     question = f"{int(rate * seconds)} {1000 / rate:g}"
-    await ask_and_read(_HOST, port, "5 1")
+    await ask_and_read(HOST, port, "5 1")
     before = {role: _cpu(process) for role, process in roles.items()}
     reader_before = time.process_time()
     async with asyncio.TaskGroup() as group:
         tasks = []
         for number in range(answers):
-            tasks.append(group.create_task(ask_and_read(_HOST, port, question)))
+            tasks.append(group.create_task(ask_and_read(HOST, port, question)))
             # Spread the questions over one pause between chunks, as people would.
             if number % 10 == 9:
                 await asyncio.sleep(0.01)
@@ -106,50 +72,17 @@ def _print_row(answers: int, measured: list[Measured], spent: dict[str, float]) 
     chunks = len(latencies)
     cost = {role: seconds / chunks * 1_000_000 for role, seconds in spent.items()}
     print(
-        f"{answers:>8} {chunks:>8} {statistics.median(first):>7.1f} ms {_at(first, 99):>5.0f} ms"
-        f" {_at(latencies, 50):>7.1f} ms {_at(latencies, 95):>5.1f} ms"
-        f" {_at(latencies, 99):>5.1f} ms"
+        f"{answers:>8} {chunks:>8} {statistics.median(first):>7.1f} ms"
+        f" {percentile(first, 99):>5.0f} ms"
+        f" {percentile(latencies, 50):>7.1f} ms {percentile(latencies, 95):>5.1f} ms"
+        f" {percentile(latencies, 99):>5.1f} ms"
         f"   {cost['web']:.0f}, {cost['worker']:.0f}, {cost['redis']:.0f}, ({cost['reader']:.0f})"
     )
-
-
-def _at(ordered: list[float], percent: int) -> float:
-    return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]
 
 
 def _cpu(process: psutil.Process) -> float:
     times = process.cpu_times()
     return float(times.user + times.system)
-
-
-def _roles(pid: int) -> dict[str, psutil.Process]:
-    found: dict[str, psutil.Process] = {}
-    for child in psutil.Process(pid).children(recursive=True):
-        line = " ".join(child.cmdline())
-        if "throughline web" in line or "-m app web" in line:
-            found["web"] = child
-        elif "-server" in line:
-            found["redis"] = child
-    return found
-
-
-def _wait_until_ready(port: int) -> None:
-    until = time.monotonic() + _START_SECONDS
-    while time.monotonic() < until:
-        try:
-            urllib.request.urlopen(f"http://{_HOST}:{port}/health/ready", timeout=1)
-        except OSError:
-            time.sleep(0.1)
-        else:
-            return
-    raise SystemExit("the server did not become ready")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((_HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 if __name__ == "__main__":

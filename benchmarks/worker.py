@@ -26,7 +26,7 @@ class ClockModel:
     kind: Final = "demo"
     continues: Final = False
 
-    def continues_from(self, request: GenerationRequest) -> bool:
+    async def continues_from(self, request: GenerationRequest) -> bool:
         """Never: no two answers are the same."""
         return not request.kept
 
