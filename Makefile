@@ -13,8 +13,8 @@ help: ## Show this list
 		printf '  %-9s %s\n' "$$name" "$$text"; done
 	@echo "PYTHON=/path/to/python3 chooses the Python that .venv is made with."
 
-run: ## Start everything on this machine; takes PORT= DATA= WEB= WORKERS= MODEL=
-	@sh scripts/install.sh runtime
+run: ## Start everything on this machine; takes PORT= DATA= WEB= WORKERS= MODEL=demo|local|...
+	@sh scripts/install.sh $(if $(filter local,$(MODEL)),local,runtime)
 	@exec .venv/bin/throughline up \
 		$${PORT:+--port "$$PORT"} $${DATA:+--data "$$DATA"} \
 		$${WEB:+--web "$$WEB"} $${WORKERS:+--workers "$$WORKERS"} $${MODEL:+--model "$$MODEL"}
@@ -47,9 +47,10 @@ coverage: install ## Run the tests and show what they did not reach
 bench: install ## Measure latency and CPU time per chunk; ARGS= goes to the benchmark
 	@exec $(python) -m benchmarks.streaming $(ARGS)
 
-chaos: install ## Do harm to real processes and check every promise; takes SECONDS= SEED= SESSIONS=
+chaos: install ## Harm real processes, check every promise; takes SECONDS= SEED= SESSIONS= DATABASE=
 	@exec $(python) -m tests.chaos $${SECONDS:+--seconds "$$SECONDS"} \
-		$${SEED:+--seed "$$SEED"} $${SESSIONS:+--sessions "$$SESSIONS"}
+		$${SEED:+--seed "$$SEED"} $${SESSIONS:+--sessions "$$SESSIONS"} \
+		$${DATABASE:+--database "$$DATABASE"}
 
 hooks: install ## Run the quick checks before each commit
 	@.venv/bin/pre-commit install

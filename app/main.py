@@ -17,18 +17,22 @@ import structlog
 from litestar import Litestar
 from redis.asyncio import Redis
 
+from app.chat.deletion import Deletion
 from app.chat.following import Following, FollowingLimits
+from app.chat.history_cache import HistoryCache
 from app.chat.reading import Reading
 from app.chat.service import Chat
 from app.chat.settling import Settling
 from app.chat.tails import TailLimits, Tails
-from app.composition import database_of, models_of, new_id, utc_now
+from app.composition import clock_of, database_of, models_of, new_id
 from app.db.engine import Database
 from app.events.envelope import EventBuilder
 from app.models.registry import ModelRegistry
 from app.streams.connection import connect, reachable
 from app.streams.jobs import JobQueue
+from app.streams.model_reports import ModelReports
 from app.streams.redis_log import RedisSessionLog
+from app.streams.session_cache import TIMEOUT_SECONDS, SessionCache
 from app.streams.subscriber import Subscriber
 from app.telemetry import Metrics, create_metrics
 from app.web.application import create_application
@@ -44,6 +48,7 @@ if TYPE_CHECKING:
     from app.config import Settings
 
 _REDIS_CONNECTIONS = 100
+_CACHE_CONNECTIONS = 8
 _CLOSE_SECONDS = 1.0
 _DISK_FREE_BYTES = 500 * 1024 * 1024
 _HERE = Path(__file__).parent
@@ -65,9 +70,12 @@ def serve(settings: Settings) -> None:
         reason = error.strerror or str(error)
         sys.exit(f"throughline: cannot listen on {settings.host} port {settings.port}: {reason}")
     node = build_node(settings)
-    Server(node.application, drain=node.following.drain, drain_seconds=settings.drain_seconds).run(
-        sockets=[listener]
-    )
+    Server(
+        node.application,
+        drain=node.following.drain,
+        drain_seconds=settings.drain_seconds,
+        websocket_deflate=settings.websocket_deflate,
+    ).run(sockets=[listener])
     # The interpreter's last act is to look for cycles in all that was ever imported: half a second
     # that whoever waits for this process would wait as well. Nothing is left that needs it.
     gc.freeze()
@@ -89,13 +97,18 @@ def build_node(settings: Settings) -> Node:
             timeout_seconds=settings.redis_timeout_seconds,
             max_connections=_REDIS_CONNECTIONS,
         ),
+        cache=connect(
+            settings.redis_address,
+            timeout_seconds=TIMEOUT_SECONDS,
+            max_connections=_CACHE_CONNECTIONS,
+        ),
         database=database_of(settings),
         models=models_of(settings),
     )
     log = RedisSessionLog(
         stores.redis, ttl_seconds=settings.log_ttl_seconds, max_entries=settings.log_max_entries
     )
-    reading = Reading(stores.database, log)
+    reading = Reading(stores.database, log, _build_cache(settings, stores, metrics))
     tails, subscriber = _build_tails(settings, log, metrics)
     following = Following(
         node_id=settings.node_id,
@@ -147,13 +160,25 @@ class _Stores(NamedTuple):
     """What a node holds connections to."""
 
     redis: Redis
+    cache: Redis
     database: Database
     models: ModelRegistry
 
     async def close(self) -> None:
         await self.models.close()
         await self.redis.aclose(close_connection_pool=True)
+        await self.cache.aclose(close_connection_pool=True)
         await self.database.close()
+
+
+def _build_cache(settings: Settings, stores: _Stores, metrics: Metrics) -> HistoryCache:
+    ttl_seconds = settings.cache_l2_ttl_seconds
+    return HistoryCache(
+        stores.database,
+        l1_max_size=settings.cache_l1_max_size,
+        l2=SessionCache(stores.cache, ttl_seconds=ttl_seconds) if ttl_seconds else None,
+        metrics=metrics,
+    )
 
 
 def _build_chat(
@@ -171,13 +196,21 @@ def _build_chat(
             events=events,
             node_id=settings.node_id,
             lease_ms=int(settings.lease_ttl_seconds * 1000),
-            clock=utc_now,
+            clock=clock_of(settings),
         ),
         models=stores.models,
         events=events,
         queue_limit=settings.job_queue_limit,
+        deletion=Deletion(
+            database=stores.database,
+            log=log,
+            events=events,
+            undo_seconds=settings.delete_undo_seconds,
+            clock=clock_of(settings),
+            logger=structlog.get_logger("app.chat"),
+        ),
         new_id=new_id,
-        clock=utc_now,
+        clock=clock_of(settings),
         logger=structlog.get_logger("app.chat"),
     )
 
@@ -219,12 +252,23 @@ def _checks(settings: Settings, stores: _Stores, subscriber: Subscriber) -> Mapp
         usage = await asyncio.to_thread(shutil.disk_usage, _existing(settings.data_dir))
         return Condition.UP if usage.free >= _DISK_FREE_BYTES else Condition.DEGRADED
 
+    reports = ModelReports(stores.redis, clock=clock_of(settings))
+
+    async def models() -> Condition:
+        said = await reports.read()
+        asked = [asked for one in said for asked in one.values()]
+        if asked and not any(asked):
+            return Condition.DOWN
+        return Condition.UP if all(asked) else Condition.DEGRADED
+
     return {
         "redis": redis,
         "database": database,
         # Events are rows of the database's outbox, written with the state they speak of.
         "events": database,
         "disk": disk,
+        # What workers say: a web node asks no model.
+        "models": models,
     }
 
 

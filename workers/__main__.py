@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
 from prometheus_client import start_http_server
 
 from app.chat.settling import Settling
-from app.composition import database_of, models_of, new_id, utc_now
+from app.composition import clock_of, database_of, models_of, new_id
 from app.ending import end
 from app.events.envelope import EventBuilder
+from app.models.watching import report, watch
 from app.streams import keys
 from app.streams.connection import connect
 from app.streams.election import Election
 from app.streams.jobs import JobQueue
+from app.streams.model_reports import ModelReports
 from app.streams.redis_log import RedisSessionLog
 from app.streams.subscriber import Subscriber
 from app.telemetry import configure_logging, create_metrics
@@ -62,6 +65,7 @@ async def generate(settings: Settings, models: ModelRegistry) -> None:
     blocking = connect(settings.redis_address, timeout_seconds=timeout + 1, max_connections=4)
     database = database_of(settings)
     metrics = create_metrics()
+    watch(models, metrics)
     log = RedisSessionLog(
         redis, ttl_seconds=settings.log_ttl_seconds, max_entries=settings.log_max_entries
     )
@@ -79,7 +83,7 @@ async def generate(settings: Settings, models: ModelRegistry) -> None:
                 events=events,
                 node_id=settings.node_id,
                 lease_ms=lease_ms,
-                clock=utc_now,
+                clock=clock_of(settings),
             ),
             models=models,
             events=events,
@@ -88,11 +92,10 @@ async def generate(settings: Settings, models: ModelRegistry) -> None:
                 lease_ms=lease_ms,
                 max_attempts=settings.max_attempts,
                 max_turns=_MAX_TURNS,
-                silence_seconds=settings.model_silence_seconds,
                 max_characters=settings.model_max_characters,
                 storing_seconds=_STORING_SECONDS,
             ),
-            clock=utc_now,
+            clock=clock_of(settings),
             metrics=metrics,
         )
     )
@@ -122,7 +125,7 @@ async def generate(settings: Settings, models: ModelRegistry) -> None:
             ttl_ms=int(settings.reconcile_seconds * 3000),
         ),
         period_seconds=settings.reconcile_seconds,
-        clock=utc_now,
+        clock=clock_of(settings),
         metrics=metrics,
     )
     if settings.worker_metrics_port:
@@ -134,13 +137,15 @@ async def generate(settings: Settings, models: ModelRegistry) -> None:
     subscriber.start()
     flusher.start()
     reconciling = asyncio.ensure_future(reconciler.run())
+    reports = ModelReports(redis, clock=clock_of(settings))
+    reporting = asyncio.ensure_future(report(models, partial(reports.tell, settings.node_id)))
     logger.info(
         "worker_started", node_id=settings.node_id, models=[m.id for m in models.describe()]
     )
     try:
         await worker.run()
     finally:
-        await end(reconciling)
+        await end(reconciling, reporting)
         await flusher.close()
         await subscriber.close()
         await models.close()

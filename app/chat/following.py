@@ -167,6 +167,8 @@ class Follower:
         self._position = after
         self._transport = transport
         self._tail: SessionTail | None = None
+        self._is_back = False
+        """Whether the tail knows the session as deleted although it is there, restored since."""
         self._is_unproven = after == BEFORE_ALL
         """Whether nobody knows yet if there was anything before a position of 0-0."""
         self._closed = False
@@ -178,6 +180,7 @@ class Follower:
     def join(self, tail: SessionTail) -> None:
         """Attach to the node's tail of the session."""
         self._tail = tail
+        self._is_back = tail.deleted
 
     def renew(self, caller: Caller) -> None:
         """Go on under a credential that ends later; it must be the same user's."""
@@ -255,6 +258,10 @@ class Follower:
         tail = self._held
         # Nothing is judged by a tail that does not know the log yet.
         await tail.ready()
+        if self._is_back:
+            # Told the end of the log before, a client would never come back.
+            await tail.sync()
+            self._is_back = False
         if self._position is None:
             return await self._history(HistoryReason.INITIAL)
         changed = tail.changed
@@ -354,4 +361,6 @@ class Follower:
 
 def _is_settled(message: Message) -> bool:
     said = datetime.fromisoformat(message.created_at)
-    return (datetime.now(UTC) - said).total_seconds() > _BEGINNING_SECONDS
+    # One that was said in the future was said by the clock of another node. It is shown now: who
+    # waits until it is past waits for as long as the two clocks differ.
+    return abs((datetime.now(UTC) - said).total_seconds()) > _BEGINNING_SECONDS

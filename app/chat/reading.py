@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec.structs import replace
 
-from app.db import history, sessions
-from app.db.results import SessionState
+from app.db import history
 from app.domain.errors import NotFound, Unavailable
 from app.domain.messages import Message
 from app.domain.position import BEFORE_ALL
@@ -16,8 +15,9 @@ from app.domain.position import BEFORE_ALL
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from app.chat.history_cache import HistoryCache
     from app.db.engine import Database
-    from app.streams.session_log import ActiveAnswer, SessionLog
+    from app.streams.session_log import ActiveAnswer, SessionLog, Snapshot
 
 WHOLE_MESSAGES = 1000
 """Messages in the whole state of a session: the newest ones; older ones come page by page."""
@@ -33,38 +33,73 @@ class MessagePage(msgspec.Struct, frozen=True):
 class Reading:
     """Reads the state of a session so that no event after its position is missed by it."""
 
-    def __init__(self, database: Database, log: SessionLog) -> None:
-        """Take the two that hold the state."""
+    def __init__(
+        self, database: Database, log: SessionLog, cache: HistoryCache | None = None
+    ) -> None:
+        """Take what holds the state; without a cache all is read from the database."""
         self._database = database
         self._log = log
+        self._cache = cache
 
     async def whole(self, session_id: str, user_id: str) -> MessagePage:
         """Read the whole state for a stream; raise NotFound, or Unavailable without the log."""
-        state = await sessions.session_state(self._database, user_id=user_id, session_id=session_id)
-        if state is SessionState.DELETED:
-            raise NotFound
-        return await self._read(session_id, WHOLE_MESSAGES, None)
+        snapshot = await self._log.snapshot(session_id)
+        return await self._read(session_id, user_id, WHOLE_MESSAGES, None, snapshot)
 
     async def page(
         self, session_id: str, user_id: str, limit: int, before: str | None
     ) -> MessagePage:
         """Read one page; without Redis it comes from the database alone, standing at 0-0."""
-        await sessions.session(self._database, user_id=user_id, session_id=session_id)
         try:
-            return await self._read(session_id, limit, before)
+            snapshot = await self._log.snapshot(session_id)
         except Unavailable:
-            items = await history.messages(
+            snapshot = None
+        return await self._read(session_id, user_id, limit, before, snapshot)
+
+    async def around(
+        self, session_id: str, user_id: str, message_id: str, limit: int
+    ) -> MessagePage | None:
+        """Read a page with this message in its middle; None where the newest page has it.
+
+        Raises NotFound where the session has no such message.
+        """
+        newest = await self.page(session_id, user_id, limit, None)
+        if any(item.message_id == message_id for item in newest.items):
+            return None
+        before = await history.cursor_after(
+            self._database, session_id=session_id, message_id=message_id, count=limit // 2
+        )
+        return await self.page(session_id, user_id, limit, before)
+
+    async def _read(
+        self,
+        session_id: str,
+        user_id: str,
+        limit: int,
+        before: str | None,
+        snapshot: Snapshot | None,
+    ) -> MessagePage:
+        # The log comes first, the session's row second, the messages last. What happens between
+        # the first two is then seen twice (harmless, a repeat is recognised) and never skipped.
+        # Were the row first, its version could be one that the log's position has left behind,
+        # and the copy that was kept for it would lack a message which no event brings any more.
+        try:
+            version = await history.version(self._database, user_id=user_id, session_id=session_id)
+        except NotFound:
+            if self._cache is not None:
+                self._cache.forget(session_id)
+            raise
+        if self._cache is None:
+            items: Sequence[Message] = await history.messages(
                 self._database, session_id=session_id, limit=limit, before=before
             )
-            return MessagePage(items, str(BEFORE_ALL))
-
-    async def _read(self, session_id: str, limit: int, before: str | None) -> MessagePage:
-        # The log first: what happens between the two reads is then seen twice (harmless, a
-        # repeat is recognised) and never skipped.
-        snapshot = await self._log.snapshot(session_id)
-        items = await history.messages(
-            self._database, session_id=session_id, limit=limit, before=before
-        )
+        elif before is not None or (snapshot is not None and snapshot.active is not None):
+            # Of what is being written there is no copy.
+            items = await self._cache.from_database(session_id, limit, before)
+        else:
+            items = await self._cache.newest(session_id, version, limit)
+        if snapshot is None:
+            return MessagePage(list(items), str(BEFORE_ALL))
         return MessagePage(with_text_so_far(items, snapshot.active), str(snapshot.position))
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from app.db import attempts, history, questions, sessions, users
+from app.db import attempts, history, questions, search, sessions, users
 from app.domain.errors import Overloaded, Unavailable
 from app.domain.events import SessionChanged, new_entry
 from app.domain.messages import (
@@ -14,6 +14,7 @@ from app.domain.messages import (
     Status,
     check_client_message_id,
     check_message,
+    check_search,
     check_session_id,
     check_title,
     title_from_question,
@@ -26,10 +27,12 @@ if TYPE_CHECKING:
 
     import structlog
 
+    from app.chat.deletion import Deletion
     from app.chat.reading import MessagePage, Reading
     from app.chat.settling import Settling
     from app.db.engine import Database
     from app.db.results import Accepted, SessionPage
+    from app.db.search import Hit
     from app.domain.caller import Caller
     from app.domain.messages import Session
     from app.domain.outbox import OutboxEvent
@@ -37,6 +40,10 @@ if TYPE_CHECKING:
     from app.models.registry import ModelDescription, ModelRegistry
     from app.streams.jobs import JobQueue
     from app.streams.session_log import SessionLog
+
+
+_KNOWN_USERS = 10_000
+"""Users that a process remembers to be in the database."""
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -69,6 +76,7 @@ class Chat:
         models: ModelRegistry,
         events: EventBuilder,
         queue_limit: int,
+        deletion: Deletion,
         new_id: Callable[[], str],
         clock: Callable[[], datetime],
         logger: structlog.stdlib.BoundLogger,
@@ -82,9 +90,11 @@ class Chat:
         self._models = models
         self._events = events
         self._queue_limit = queue_limit
+        self.deletion = deletion
         self._new_id = new_id
         self._clock = clock
         self._logger = logger
+        self._known_users: set[str] = set()
 
     async def ask(
         self,
@@ -125,8 +135,14 @@ class Chat:
             return await self._asked_before(caller, accepted), True
         return await self._enqueue(accepted, [accepted.user_message]), False
 
-    async def regenerate(self, caller: Caller, message_id: str, model: str | None = None) -> Asked:
-        """Have the latest question of a session answered once more, in place of its answer."""
+    async def regenerate(
+        self, caller: Caller, message_id: str, model: str | None = None, *, keep: bool = False
+    ) -> Asked:
+        """Have the latest question of a session answered once more, in place of its answer.
+
+        With ``keep`` the answer is gone on with from where it ends, by a model that can; by any
+        other it is started over.
+        """
         model_id = None if model is None else self._models.get(model).model_id
         await self._check_room()
         accepted = await questions.accept_regeneration(
@@ -134,6 +150,7 @@ class Chat:
             user_id=caller.user_id,
             message_id=message_id,
             model=model_id,
+            keep=keep,
             now=self._clock(),
             events=lambda _: [],
         )
@@ -211,29 +228,27 @@ class Chat:
             self._logger.warning("rename_not_announced", session_id=session.session_id)
         return session
 
-    async def delete_session(self, caller: Caller, session_id: str) -> None:
-        """Remove a session with all that was said in it, and end every stream of it."""
-        now = self._clock()
-        await sessions.delete_session(
-            self._database,
-            user_id=caller.user_id,
-            session_id=session_id,
-            now=now,
-            events=lambda gone: [
-                self._events.session_deleted(gone, user_id=caller.user_id, now=now)
-            ],
+    async def search(self, caller: Caller, wanted: str, limit: int) -> list[Hit]:
+        """Find what has ``wanted`` in a title or a message, newest first."""
+        return await search.search(
+            self._database, user_id=caller.user_id, wanted=check_search(wanted), limit=limit
         )
-        entry = new_entry(SessionChanged(session_id, "", deleted=True))
-        try:
-            await self._log.delete(session_id, entry)
-        except Unavailable:
-            self._logger.warning("deletion_not_announced", session_id=session_id)
+
+    async def message(self, caller: Caller, message_id: str) -> Message:
+        """Give a message as it is stored: of an unfinished answer, without its text so far."""
+        return await history.message(self._database, user_id=caller.user_id, message_id=message_id)
 
     async def history(
         self, caller: Caller, session_id: str, limit: int = 100, before: str | None = None
     ) -> MessagePage:
         """Give a page of messages and the position that it stands at."""
         return await self._reading.page(session_id, caller.user_id, limit, before)
+
+    async def history_around(
+        self, caller: Caller, session_id: str, message_id: str, limit: int
+    ) -> MessagePage | None:
+        """Give a page with this message in its middle; None where the newest page has it."""
+        return await self._reading.around(session_id, caller.user_id, message_id, limit)
 
     def models(self) -> ModelList:
         """List the models."""
@@ -246,9 +261,15 @@ class Chat:
             raise Overloaded
 
     async def _ensure_user(self, caller: Caller) -> None:
+        # Users are never removed: who was found once need not be looked for again.
+        if caller.user_id in self._known_users:
+            return
         await users.ensure_user(
             self._database, user_id=caller.user_id, name=caller.name, now=self._clock()
         )
+        if len(self._known_users) >= _KNOWN_USERS:
+            self._known_users.clear()
+        self._known_users.add(caller.user_id)
 
     async def _enqueue(self, accepted: Accepted, said: list[Message]) -> Asked:
         answer = accepted.assistant_message
@@ -260,6 +281,7 @@ class Chat:
                 answer.message_id,
                 answer.attempt,
                 [new_entry(message) for message in said],
+                kept=answer.content,
                 pristine=accepted.pristine,
             )
             await self._jobs.enqueue(session_id, answer.message_id)

@@ -60,7 +60,8 @@ class Settling:
             message_id=message.message_id,
             attempt=message.attempt,
             status=status,
-            content=claimed.active.text if claimed.active else "",
+            # Where the log was lost, what the answer had before it was to be gone on with.
+            content=claimed.active.text if claimed.active else message.content,
             error=error,
             usage=None,
             now=now,

@@ -49,8 +49,8 @@ class SessionTail:
         self.session_id = session_id
         self.state = Tail(max_entries=ring_entries, max_bytes=_MAX_BYTES)
         self.followers = 0
-        self.deleted = False
-        """Whether the session was deleted while it was followed here."""
+        self._deleted_in: int | None = None
+        """The epoch in which the session was deleted while it was followed here."""
         self.changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done at the next change; take it before looking, so that none is missed."""
         self._log = log
@@ -62,6 +62,14 @@ class SessionTail:
         self._behind = False
         self._catching_up: asyncio.Task[None] | None = None
 
+    @property
+    def deleted(self) -> bool:
+        """Whether the session was deleted, and not restored since.
+
+        A log that begins after the deletion, under a larger epoch, is that of a restored session.
+        """
+        return self._deleted_in is not None and self.state.position.epoch <= self._deleted_in
+
     def subscribed(self) -> None:
         """Publications arrive from now on; those before now may have been missed."""
         self.catch_up()
@@ -71,7 +79,7 @@ class SessionTail:
         entries, original = parse_publication(payload)
         if tells_deletion(entries[-1]):
             # The log goes in the same moment: what does not follow on the tail cannot be read.
-            self.deleted = True
+            self._deleted_in = entries[-1].position.epoch
             self.wake()
         match self.state.offer(entries, original=original):
             case Offered.TAKEN:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import select, update
+from sqlalchemy import Integer, bindparam, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.engine import Database
-from app.db.locking import lock_message, read_message
+from app.db.locking import lock_message, lock_session_of
 from app.db.outbox import add_events
 from app.db.results import (
     AlreadyFinal,
@@ -27,10 +27,48 @@ from app.db.results import (
     StopResult,
     Turn,
 )
-from app.db.rows import AnyRow, message_from
-from app.db.tables import UNFINISHED, chat_sessions, messages
+from app.db.rows import AnyRow, message_from, select_messages
+from app.db.tables import NEXT_REVISION, UNFINISHED, chat_sessions, messages
 from app.domain.errors import NotFound
 from app.domain.messages import AnswerError, Message, Role, Status, Usage
+
+_CHANGE_UNFINISHED: Final = (
+    update(messages)
+    # The session's lock makes this condition true. It is repeated here so that a mistake in
+    # the locking could at worst make an answer late, never overwrite a newer attempt's.
+    .where(
+        messages.c.id == bindparam("which"),
+        messages.c.attempt == bindparam("under"),
+        UNFINISHED,
+    )
+    .returning(messages)
+)
+_CHANGE_SESSION: Final = (
+    update(chat_sessions)
+    .where(chat_sessions.c.id == bindparam("which"))
+    .values(revision=NEXT_REVISION)
+)
+_CONVERSATION: Final = (
+    select(messages.c.role, messages.c.content)
+    .where(
+        messages.c.session_id == bindparam("session_id"),
+        messages.c.ordinal <= bindparam("until"),
+        # An answer that failed before its first word says nothing.
+        messages.c.content != "",
+    )
+    .order_by(messages.c.ordinal.desc())
+    .limit(bindparam("turns", type_=Integer))
+)
+_ASKED: Final = messages.alias()
+_PAIR: Final = select_messages().where(
+    or_(
+        messages.c.id == bindparam("answer_id"),
+        messages.c.id
+        == select(_ASKED.c.parent_id)
+        .where(_ASKED.c.id == bindparam("answer_id"))
+        .scalar_subquery(),
+    )
+)
 
 
 async def begin_attempt(
@@ -49,15 +87,11 @@ async def begin_attempt(
     conversation has ``max_turns`` messages at most, the newest ones.
     """
     async with database.write() as connection:
-        locked = await lock_message(connection, message_id)
-        if locked is None:
+        session = await lock_session_of(connection, message_id)
+        pair = None if session is None else await _pair(connection, message_id)
+        if session is None or pair is None:
             return Gone()
-        session, answer = locked
-        question = (
-            None if answer.parent_id is None else await read_message(connection, answer.parent_id)
-        )
-        if question is None:
-            return Gone()
+        answer, question = pair
         found = (message_from(answer), message_from(question), session.user_id)
         if Status(answer.status).is_final:
             return AlreadyFinal(*found)
@@ -134,9 +168,7 @@ async def finish_answer(
                 connection, answer, final | {"updated_at": now, "completed_at": now}
             )
         )
-        await connection.execute(
-            update(chat_sessions).where(chat_sessions.c.id == session.id).values(updated_at=now)
-        )
+        await connection.execute(_CHANGE_SESSION, {"which": session.id, "updated_at": now})
         await add_events(connection, events(finished))
         return finished
 
@@ -187,31 +219,30 @@ async def _change_unfinished(
     connection: AsyncConnection, answer: AnyRow, values: Mapping[str, Any]
 ) -> AnyRow:
     changed = await connection.execute(
-        update(messages)
-        # The session's lock makes this condition true. It is repeated here so that a mistake in
-        # the locking could at worst make an answer late, never overwrite a newer attempt's.
-        .where(messages.c.id == answer.id, messages.c.attempt == answer.attempt, UNFINISHED)
-        .values(values)
+        _CHANGE_UNFINISHED, {**values, "which": answer.id, "under": answer.attempt}
     )
-    row = await read_message(connection, answer.id)
-    if changed.rowcount != 1 or row is None:
+    row: AnyRow | None = changed.one_or_none()
+    if row is None:
         raise RuntimeError(f"message {answer.id} changed under its session's lock")
     return row
+
+
+async def _pair(connection: AsyncConnection, answer_id: str) -> tuple[AnyRow, AnyRow] | None:
+    """Read an answer and its question; None where one of them is not there."""
+    found = {row.id: row for row in await connection.execute(_PAIR, {"answer_id": answer_id})}
+    answer = found.pop(answer_id, None)
+    if answer is None or not found:
+        return None
+    (question,) = found.values()
+    return answer, question
 
 
 async def _conversation(
     connection: AsyncConnection, question: AnyRow, max_turns: int
 ) -> list[Turn]:
     newest = await connection.execute(
-        select(messages.c.role, messages.c.content)
-        .where(
-            messages.c.session_id == question.session_id,
-            messages.c.ordinal <= question.ordinal,
-            # An answer that failed before its first word says nothing.
-            messages.c.content != "",
-        )
-        .order_by(messages.c.ordinal.desc())
-        .limit(max_turns)
+        _CONVERSATION,
+        {"session_id": question.session_id, "until": question.ordinal, "turns": max_turns},
     )
     turns = [Turn(Role(role), content) for role, content in newest]
     # Cut in the middle of a pair, the rest would begin with an answer to nothing.

@@ -9,6 +9,7 @@ larger number may become visible first. What is to be published is therefore fou
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from sqlalchemy import func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -17,11 +18,13 @@ from app.db.engine import Database
 from app.db.tables import UNPUBLISHED, outbox
 from app.domain.outbox import OutboxEvent
 
+_ADD: Final = insert(outbox)
+
 
 async def add_events(connection: AsyncConnection, events: Sequence[OutboxEvent]) -> None:
     """Write events in the caller's transaction, in this order."""
     if events:
-        await connection.execute(insert(outbox), [event._asdict() for event in events])
+        await connection.execute(_ADD, [event._asdict() for event in events])
 
 
 async def outbox_depth(database: Database) -> int:

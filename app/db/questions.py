@@ -3,19 +3,66 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import func, insert, select, update
+from msgspec.structs import replace
+from sqlalchemy import bindparam, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.engine import Database
-from app.db.locking import insert_if_absent, lock_message, lock_session
+from app.db.locking import insert_if_absent, lock_message, lock_session, read_message
 from app.db.outbox import add_events
 from app.db.results import Accepted, EventsOf
-from app.db.rows import AnyRow, message_from, select_messages, select_sessions, session_from
-from app.db.tables import UNFINISHED, chat_sessions, messages
+from app.db.rows import AnyRow, message_from, select_messages, session_from
+from app.db.tables import NEXT_REVISION, UNFINISHED, chat_sessions, messages
 from app.domain.errors import GenerationInProgress, NotFound, NotRegenerable
-from app.domain.messages import Role, Status
+from app.domain.messages import Message, Role, Session, Status, timestamp
+
+
+class _Entered(NamedTuple):
+    session: Session
+    created: bool
+    pristine: bool
+
+
+class _State(NamedTuple):
+    last_ordinal: int | None
+    unfinished: str | None
+    earlier: str | None
+    """The question with the given ``client_message_id``."""
+
+
+_ADD_MESSAGES: Final = insert(messages)
+_CHANGE_SESSION: Final = (
+    update(chat_sessions)
+    .where(chat_sessions.c.id == bindparam("which"))
+    .values(revision=NEXT_REVISION)
+)
+_AWAITED_AGAIN: Final = (
+    update(messages)
+    .where(messages.c.id == bindparam("which"))
+    .values(
+        status=Status.QUEUED.value,
+        lost_attempts=0,
+        completed_at=None,
+        stop_requested_at=None,
+        error_code=None,
+        error_detail=None,
+        prompt_tokens=None,
+        completion_tokens=None,
+    )
+    .returning(messages)
+)
+_OF_SESSION: Final = messages.c.session_id == bindparam("session_id")
+_STATE: Final = select(
+    select(func.max(messages.c.ordinal)).where(_OF_SESSION).scalar_subquery(),
+    select(messages.c.id).where(_OF_SESSION, UNFINISHED).scalar_subquery(),
+    select(messages.c.id)
+    .where(_OF_SESSION, messages.c.client_message_id == bindparam("client_message_id"))
+    .scalar_subquery(),
+)
+"""Each by an index of its own. They cannot be part of the statement that takes the lock, which on
+PostgreSQL would see the messages as they were before it had waited for it."""
 
 
 async def accept_question(
@@ -43,49 +90,55 @@ async def accept_question(
     the ``message_id``) while the session is being answered.
     """
     async with database.write() as connection:
-        session, created = await _enter_session(connection, user_id, session_id, now)
-        if client_message_id is not None:
-            earlier = await _accepted_earlier(connection, session, client_message_id)
-            if earlier is not None:
-                return earlier
-        await _refuse_while_answering(connection, session_id)
-        ordinal = await _last_ordinal(connection, session_id) + 1
-        question: dict[str, Any] = {
-            "id": message_id,
-            "session_id": session_id,
-            "ordinal": ordinal,
-            "role": Role.USER.value,
-            "content": text,
-            "status": Status.COMPLETE.value,
-            "attempt": 0,
-            "lost_attempts": 0,
-            "model": None,
-            "client_message_id": client_message_id,
-            "parent_id": None,
-            "created_at": now,
-            "updated_at": now,
-            "completed_at": now,
-        }
-        answer = question | {
-            "id": answer_id,
-            "ordinal": ordinal + 1,
-            "role": Role.ASSISTANT.value,
-            "content": "",
-            "status": Status.QUEUED.value,
-            "model": model,
-            "client_message_id": None,
-            "parent_id": message_id,
-            "completed_at": None,
-        }
-        await connection.execute(insert(messages), [question, answer])
-        accepted = await _accept(
-            connection,
-            session,
+        entered = await _enter_session(connection, user_id, session_id, new_session_title, now)
+        ordinal = 0
+        if not entered.created:
+            found = await _state(connection, session_id, client_message_id)
+            if found.earlier is not None:
+                return await _accepted_earlier(connection, entered.session, found.earlier)
+            if found.unfinished is not None:
+                raise GenerationInProgress(message_id=found.unfinished)
+            ordinal = found.last_ordinal or 0
+        question = Message(
             message_id=message_id,
-            answer_id=answer_id,
-            title=session.title or new_session_title,
-            created=created,
-            now=now,
+            session_id=session_id,
+            role=Role.USER,
+            content=text,
+            status=Status.COMPLETE,
+            is_complete=True,
+            attempt=0,
+            model=None,
+            created_at=timestamp(now),
+            completed_at=timestamp(now),
+        )
+        answer = Message(
+            message_id=answer_id,
+            session_id=session_id,
+            role=Role.ASSISTANT,
+            content="",
+            status=Status.QUEUED,
+            is_complete=False,
+            attempt=0,
+            model=model,
+            created_at=timestamp(now),
+        )
+        stored = [
+            _row(question, now, ordinal=ordinal + 1, client_message_id=client_message_id),
+            _row(answer, now, ordinal=ordinal + 2, parent_id=message_id),
+        ]
+        await connection.execute(_ADD_MESSAGES, stored)
+        session = entered.session
+        if not entered.created:
+            session = await _change_session(
+                connection, session, session.title or new_session_title, now
+            )
+        accepted = Accepted(
+            session=session,
+            user_message=question,
+            assistant_message=answer,
+            created_session=entered.created,
+            pristine=entered.pristine,
+            repeated=False,
         )
         await add_events(connection, events(accepted))
         return accepted
@@ -97,10 +150,13 @@ async def accept_regeneration(
     user_id: str,
     message_id: str,
     model: str | None,
+    keep: bool,
     now: datetime,
     events: EventsOf[Accepted],
 ) -> Accepted:
-    """Queue the session's latest answer again, emptied, under its own message id.
+    """Queue the session's latest answer again, under its own message id.
+
+    It is emptied, or with ``keep`` left as it is, for the next attempt to go on with.
 
     ``message_id`` names the answer, or the question that it answers; ``model`` None asks the
     model that answered before. ``attempt`` goes up by one although nothing has begun: a worker
@@ -115,49 +171,48 @@ async def accept_regeneration(
         if locked is None or locked.session.user_id != user_id:
             raise NotFound
         session, named = locked
-        await _refuse_while_answering(connection, session.id)
+        found = await _state(connection, session.id, None)
+        if found.unfinished is not None:
+            raise GenerationInProgress(message_id=found.unfinished)
         answer = named if named.role == Role.ASSISTANT else await _answer_to(connection, named.id)
         if answer is None or answer.parent_id is None:
             raise NotFound
-        if answer.ordinal != await _last_ordinal(connection, session.id):
+        if answer.ordinal != found.last_ordinal:
             raise NotRegenerable
-        await connection.execute(
-            update(messages)
-            .where(messages.c.id == answer.id)
-            .values(
-                status=Status.QUEUED.value,
-                content="",
-                attempt=answer.attempt + 1,
-                lost_attempts=0,
-                model=model or answer.model,
-                updated_at=now,
-                completed_at=None,
-                stop_requested_at=None,
-                error_code=None,
-                error_detail=None,
-                prompt_tokens=None,
-                completion_tokens=None,
-            )
+        question = await read_message(connection, answer.parent_id)
+        if question is None:
+            raise NotFound
+        awaited = await connection.execute(
+            _AWAITED_AGAIN,
+            {
+                "which": answer.id,
+                "content": answer.content if keep else "",
+                "attempt": answer.attempt + 1,
+                "model": model or answer.model,
+                "updated_at": now,
+            },
         )
-        accepted = await _accept(
-            connection,
-            session,
-            message_id=answer.parent_id,
-            answer_id=answer.id,
-            title=session.title,
-            created=False,
-            now=now,
+        accepted = Accepted(
+            session=await _change_session(connection, session_from(session), session.title, now),
+            user_message=message_from(question),
+            assistant_message=message_from(awaited.one()),
+            created_session=False,
+            pristine=not session.log_begun,
+            repeated=False,
         )
         await add_events(connection, events(accepted))
         return accepted
 
 
 async def _enter_session(
-    connection: AsyncConnection, user_id: str, session_id: str, now: datetime
-) -> tuple[AnyRow, bool]:
-    created = False
-    session = await lock_session(connection, session_id)
-    if session is None:
+    connection: AsyncConnection,
+    user_id: str,
+    session_id: str,
+    new_session_title: str,
+    now: datetime,
+) -> _Entered:
+    row = await lock_session(connection, session_id)
+    if row is None:
         # Of two that create the same session at once, one inserts and the other waits for it.
         created = await insert_if_absent(
             connection,
@@ -165,33 +220,48 @@ async def _enter_session(
             {
                 "id": session_id,
                 "user_id": user_id,
-                "title": "",
-                "log_begun": False,
+                "title": new_session_title,
+                "log_begun": True,
                 "created_at": now,
                 "updated_at": now,
+                "revision": 1,
             },
         )
-        session = await lock_session(connection, session_id)
-    if session is None or session.user_id != user_id or session.deleted_at is not None:
+        if created:
+            # Nobody else sees the row before this transaction ends: that is as good as its lock.
+            written = timestamp(now)
+            session = Session(
+                session_id=session_id,
+                title=new_session_title,
+                created_at=written,
+                updated_at=written,
+            )
+            return _Entered(session, created=True, pristine=True)
+        row = await lock_session(connection, session_id)
+    if row is None or row.user_id != user_id or row.deleted_at is not None:
         raise NotFound
-    return session, created
+    return _Entered(session_from(row), created=False, pristine=not row.log_begun)
+
+
+async def _state(
+    connection: AsyncConnection, session_id: str, client_message_id: str | None
+) -> _State:
+    """Read what decides over a question; only under the session's lock does it stay true."""
+    found = await connection.execute(
+        _STATE, {"session_id": session_id, "client_message_id": client_message_id}
+    )
+    return _State(*found.one())
 
 
 async def _accepted_earlier(
-    connection: AsyncConnection, session: AnyRow, client_message_id: str
-) -> Accepted | None:
-    found = await connection.execute(
-        select_messages().where(
-            messages.c.session_id == session.id,
-            messages.c.client_message_id == client_message_id,
-        )
-    )
-    question = found.one_or_none()
-    answer = None if question is None else await _answer_to(connection, question.id)
+    connection: AsyncConnection, session: Session, question_id: str
+) -> Accepted:
+    question = await read_message(connection, question_id)
+    answer = await _answer_to(connection, question_id)
     if question is None or answer is None:
-        return None
+        raise RuntimeError(f"question {question_id} has no answer")
     return Accepted(
-        session=session_from(session),
+        session=session,
         user_message=message_from(question),
         assistant_message=message_from(answer),
         created_session=False,
@@ -205,47 +275,39 @@ async def _answer_to(connection: AsyncConnection, question_id: str) -> AnyRow | 
     return found.one_or_none()
 
 
-async def _refuse_while_answering(connection: AsyncConnection, session_id: str) -> None:
-    found = await connection.execute(
-        select(messages.c.id).where(messages.c.session_id == session_id, UNFINISHED)
-    )
-    unfinished = found.scalar_one_or_none()
-    if unfinished is not None:
-        raise GenerationInProgress(message_id=unfinished)
-
-
-async def _last_ordinal(connection: AsyncConnection, session_id: str) -> int:
-    found = await connection.execute(
-        select(func.max(messages.c.ordinal)).where(messages.c.session_id == session_id)
-    )
-    return found.scalar_one_or_none() or 0
-
-
-async def _accept(
-    connection: AsyncConnection,
-    session: AnyRow,
-    *,
-    message_id: str,
-    answer_id: str,
-    title: str,
-    created: bool,
-    now: datetime,
-) -> Accepted:
+async def _change_session(
+    connection: AsyncConnection, session: Session, title: str, now: datetime
+) -> Session:
     # The log counts as begun before anything is appended to it: were it the other way round, a
     # crash in between would pass a log with a past off as one that begins at 0-0.
     await connection.execute(
-        update(chat_sessions)
-        .where(chat_sessions.c.id == session.id)
-        .values(title=title, log_begun=True, updated_at=now)
+        _CHANGE_SESSION,
+        {"which": session.session_id, "title": title, "log_begun": True, "updated_at": now},
     )
-    changed = await connection.execute(select_sessions().where(chat_sessions.c.id == session.id))
-    question = await connection.execute(select_messages().where(messages.c.id == message_id))
-    answer = await connection.execute(select_messages().where(messages.c.id == answer_id))
-    return Accepted(
-        session=session_from(changed.one()),
-        user_message=message_from(question.one()),
-        assistant_message=message_from(answer.one()),
-        created_session=created,
-        pristine=not session.log_begun,
-        repeated=False,
-    )
+    return replace(session, title=title, updated_at=timestamp(now))
+
+
+def _row(
+    message: Message,
+    now: datetime,
+    *,
+    ordinal: int,
+    client_message_id: str | None = None,
+    parent_id: str | None = None,
+) -> dict[str, Any]:
+    return {
+        "id": message.message_id,
+        "session_id": message.session_id,
+        "ordinal": ordinal,
+        "role": message.role.value,
+        "content": message.content,
+        "status": message.status.value,
+        "attempt": message.attempt,
+        "lost_attempts": 0,
+        "model": message.model,
+        "client_message_id": client_message_id,
+        "parent_id": parent_id,
+        "created_at": now,
+        "updated_at": now,
+        "completed_at": now if message.is_complete else None,
+    }

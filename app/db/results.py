@@ -110,6 +110,15 @@ class SessionDeleted(NamedTuple):
 
     session: Session
     unfinished: str | None
+    cut: Message | None = None
+    """That answer as it ended, where the session is kept to be restored."""
+
+
+class TextSoFar(NamedTuple):
+    """What the log has of an answer that is being written."""
+
+    message_id: str
+    text: str
 
 
 class SessionPage(NamedTuple):
@@ -125,6 +134,17 @@ class SessionState(enum.Enum):
 
     OWNED = "owned"
     DELETED = "deleted"
+
+
+class SessionVersion(NamedTuple):
+    """Which state of a settled session its row speaks of.
+
+    ``revision`` goes up with each change to what the session holds. A database that was restored
+    from a backup gives its numbers out once more; the time tells the two apart.
+    """
+
+    revision: int
+    updated_at: datetime
 
 
 class Unfinished(NamedTuple):

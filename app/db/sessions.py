@@ -1,9 +1,14 @@
-"""Sessions: begun, named, listed and deleted by their owner; nobody else can tell they exist."""
+"""Sessions: begun, named, listed and deleted by their owner; nobody else can tell they exist.
+
+A session may be deleted for good, or put away: then it is as deleted to everybody, and for a while
+its owner may take that back.
+"""
 
 from __future__ import annotations
 
 from datetime import datetime
 
+from msgspec.structs import replace
 from sqlalchemy import delete, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -11,11 +16,18 @@ from app.db.cursors import SessionCursor
 from app.db.engine import Database
 from app.db.locking import insert_if_absent, lock_session
 from app.db.outbox import add_events
-from app.db.results import EventsOf, SessionChange, SessionDeleted, SessionPage, SessionState
-from app.db.rows import AnyRow, select_sessions, session_from
-from app.db.tables import UNFINISHED, chat_sessions, messages
+from app.db.results import (
+    EventsOf,
+    SessionChange,
+    SessionDeleted,
+    SessionPage,
+    SessionState,
+    TextSoFar,
+)
+from app.db.rows import AnyRow, message_from, select_messages, select_sessions, session_from
+from app.db.tables import NEXT_REVISION, UNFINISHED, UNPURGED, chat_sessions, messages
 from app.domain.errors import NotFound, SessionExists
-from app.domain.messages import Session
+from app.domain.messages import Message, Session, Status, timestamp
 
 
 async def create_session(
@@ -70,7 +82,7 @@ async def rename_session(
         await connection.execute(
             update(chat_sessions)
             .where(chat_sessions.c.id == session_id)
-            .values(title=title, log_begun=True, updated_at=now)
+            .values(title=title, log_begun=True, updated_at=now, revision=NEXT_REVISION)
         )
         session = session_from(await _lock_own(connection, user_id, session_id))
         await add_events(connection, events(session))
@@ -95,7 +107,13 @@ async def delete_session(
         await connection.execute(
             update(chat_sessions)
             .where(chat_sessions.c.id == session_id)
-            .values(title="", log_begun=True, updated_at=now, deleted_at=now)
+            .values(
+                title="",
+                log_begun=True,
+                updated_at=now,
+                deleted_at=now,
+                revision=NEXT_REVISION,
+            )
         )
         changed = await connection.execute(
             select_sessions().where(chat_sessions.c.id == session_id)
@@ -103,6 +121,99 @@ async def delete_session(
         session = session_from(changed.one())
         await add_events(connection, events(session))
         return SessionDeleted(session, unfinished)
+
+
+async def put_away_session(
+    database: Database,
+    *,
+    user_id: str,
+    session_id: str,
+    text_so_far: TextSoFar | None,
+    purge_at: datetime,
+    now: datetime,
+    events: EventsOf[SessionDeleted],
+) -> SessionDeleted:
+    """Delete a session so that ``restore_session`` brings it back until ``purge_at``.
+
+    To everybody it is deleted at once. Its messages and its title stay until ``purge_session``.
+    An answer that is being generated ends as cancelled, with ``text_so_far`` where that is its.
+    Raises NotFound.
+    """
+    async with database.write() as connection:
+        row = await _lock_own(connection, user_id, session_id)
+        cut = await _cut_unfinished(connection, session_id, text_so_far, now)
+        await connection.execute(
+            update(chat_sessions)
+            .where(chat_sessions.c.id == session_id)
+            .values(
+                log_begun=True,
+                updated_at=now,
+                deleted_at=now,
+                purge_at=purge_at,
+                revision=NEXT_REVISION,
+            )
+        )
+        # As after a deletion for good: what is gone has no title.
+        gone = replace(session_from(row), title="", updated_at=timestamp(now))
+        deleted = SessionDeleted(gone, None if cut is None else cut.message_id, cut)
+        await add_events(connection, events(deleted))
+        return deleted
+
+
+async def restore_session(
+    database: Database, *, user_id: str, session_id: str, now: datetime, events: EventsOf[Session]
+) -> Session:
+    """Take a deletion back. Raises NotFound where there is none, or none that waits any more."""
+    async with database.write() as connection:
+        row = await lock_session(connection, session_id)
+        if row is None or row.user_id != user_id or not _is_restorable(row, now):
+            raise NotFound("This conversation can no longer be restored")
+        await connection.execute(
+            update(chat_sessions)
+            .where(chat_sessions.c.id == session_id)
+            .values(updated_at=now, deleted_at=None, purge_at=None, revision=NEXT_REVISION)
+        )
+        restored = session_from(await _lock_own(connection, user_id, session_id))
+        await add_events(connection, events(restored))
+        return restored
+
+
+async def restorable_session(
+    database: Database, *, user_id: str, session_id: str, now: datetime
+) -> Session | None:
+    """Read a session of the user's that was deleted and may still be restored."""
+    async with database.read() as connection:
+        row = await _read(connection, session_id)
+    if row is None or row.user_id != user_id or not _is_restorable(row, now):
+        return None
+    return session_from(row)
+
+
+async def purge_due(database: Database, *, now: datetime, limit: int) -> list[str]:
+    """Give ids of up to ``limit`` deleted sessions whose time to be restored is over."""
+    async with database.read() as connection:
+        found = await connection.execute(
+            select(chat_sessions.c.id)
+            .where(UNPURGED, chat_sessions.c.purge_at <= now)
+            .order_by(chat_sessions.c.purge_at)
+            .limit(limit)
+        )
+        return list(found.scalars())
+
+
+async def purge_session(database: Database, *, session_id: str, now: datetime) -> bool:
+    """Remove what a deleted session has kept; False where it was restored or purged meanwhile."""
+    async with database.write() as connection:
+        row = await lock_session(connection, session_id)
+        if row is None or row.purge_at is None or row.purge_at > now:
+            return False
+        await connection.execute(delete(messages).where(messages.c.session_id == session_id))
+        await connection.execute(
+            update(chat_sessions)
+            .where(chat_sessions.c.id == session_id)
+            .values(title="", purge_at=None, revision=NEXT_REVISION)
+        )
+        return True
 
 
 async def session(database: Database, *, user_id: str, session_id: str) -> Session:
@@ -147,6 +258,38 @@ async def sessions(
     if len(rows) > limit:
         end = str(SessionCursor(items[-1].updated_at, items[-1].id))
     return SessionPage([session_from(row) for row in items], end)
+
+
+async def _cut_unfinished(
+    connection: AsyncConnection, session_id: str, text_so_far: TextSoFar | None, now: datetime
+) -> Message | None:
+    found = await connection.execute(
+        select_messages().where(messages.c.session_id == session_id, UNFINISHED)
+    )
+    answer = found.one_or_none()
+    if answer is None:
+        return None
+    content = answer.content
+    if text_so_far is not None and text_so_far.message_id == answer.id:
+        content = text_so_far.text
+    await connection.execute(
+        update(messages)
+        .where(messages.c.id == answer.id)
+        .values(
+            status=Status.CANCELLED.value,
+            content=content,
+            stop_requested_at=now,
+            updated_at=now,
+            completed_at=now,
+        )
+    )
+    # A worker that comes late finds a final state, and changes nothing.
+    cut = await connection.execute(select_messages().where(messages.c.id == answer.id))
+    return message_from(cut.one())
+
+
+def _is_restorable(row: AnyRow, now: datetime) -> bool:
+    return row.deleted_at is not None and row.purge_at is not None and row.purge_at > now
 
 
 async def _read(connection: AsyncConnection, session_id: str) -> AnyRow | None:

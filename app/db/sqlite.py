@@ -187,6 +187,8 @@ def _prepare(connection: Any, _record: object) -> None:
         cursor.execute("PRAGMA journal_mode = WAL")
     finally:
         cursor.close()
+    # SQLite's own «lower» knows the letters of English.
+    connection.create_function("folded", 1, str.casefold, deterministic=True)
 
 
 def _begin(connection: Connection) -> None:

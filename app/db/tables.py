@@ -38,7 +38,10 @@ UNPUBLISHED: Final = text("published_at IS NULL")
 UNPURGED: Final = text("purge_at IS NOT NULL")
 """The condition of the index of deleted sessions whose content is still there to be restored."""
 
-_WRITTEN_TIME: Final = "%Y-%m-%dT%H:%M:%S.%fZ"
+
+def _written(moment: datetime) -> str:
+    """Write a moment of UTC as ``2026-01-31T09:05:00.123456Z``."""
+    return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 class UtcTime(TypeDecorator[datetime]):
@@ -62,13 +65,13 @@ class UtcTime(TypeDecorator[datetime]):
         if value.tzinfo is None:
             raise ValueError("a moment without a time zone cannot be stored")
         moment = value.astimezone(UTC)
-        return moment.strftime(_WRITTEN_TIME) if dialect.name == "sqlite" else moment
+        return _written(moment) if dialect.name == "sqlite" else moment
 
     def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:
         if value is None:
             return None
         if dialect.name == "sqlite":
-            return datetime.strptime(value, _WRITTEN_TIME).replace(tzinfo=UTC)
+            return datetime.fromisoformat(value)
         stored: datetime = value
         return stored.astimezone(UTC)
 
@@ -180,6 +183,10 @@ messages: Final = Table(
     # The answer to a question, and the foreign key's own check.
     Index(None, "parent_id"),
 )
+
+NEXT_REVISION: Final = chat_sessions.c.revision + 1
+"""Set by every transaction that changes what a session holds, unless all that it changes is an
+unfinished answer. A copy of a settled session is found by this number (``history_cache``)."""
 
 outbox: Final = Table(
     "outbox",

@@ -13,6 +13,7 @@ from app.domain.errors import ValidationFailed
 MESSAGE_MAX_CHARACTERS = 5000
 TITLE_MAX_CHARACTERS = 200
 CLIENT_MESSAGE_ID_MAX_CHARACTERS = 128
+SEARCH_MAX_CHARACTERS = 200
 
 _SESSION_ID = re.compile(r"[A-Za-z0-9-]{1,64}", re.ASCII)
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -120,6 +121,11 @@ def check_title(title: str) -> str:
 def check_client_message_id(key: str) -> str:
     """Give an idempotency key trimmed, or raise ValidationFailed (1 to 128 code points)."""
     return _check_text(key, name="client_message_id", maximum=CLIENT_MESSAGE_ID_MAX_CHARACTERS)
+
+
+def check_search(wanted: str) -> str:
+    """Give what is searched for trimmed, or raise ValidationFailed (1 to 200 code points)."""
+    return _check_text(wanted, name="q", maximum=SEARCH_MAX_CHARACTERS)
 
 
 def title_from_question(question: str) -> str:

@@ -28,6 +28,7 @@ class ChatEventType(enum.StrEnum):
     SESSION_STARTED = "SESSION_STARTED"
     SESSION_RENAMED = "SESSION_RENAMED"
     SESSION_DELETED = "SESSION_DELETED"
+    SESSION_RESTORED = "SESSION_RESTORED"
     CHAT_MESSAGE = "CHAT_MESSAGE"
 
 
@@ -106,6 +107,9 @@ class EventBuilder:
 
     def session_deleted(self, session: Session, *, user_id: str, now: datetime) -> OutboxEvent:
         return self._about_session(ChatEventType.SESSION_DELETED, session, user_id, now)
+
+    def session_restored(self, session: Session, *, user_id: str, now: datetime) -> OutboxEvent:
+        return self._about_session(ChatEventType.SESSION_RESTORED, session, user_id, now)
 
     def chat_message(
         self,

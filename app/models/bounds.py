@@ -6,35 +6,51 @@ import asyncio
 from contextlib import aclosing
 
 from app.domain.errors import AnswerFailed
-from app.models.client import Finished, Pieces
+from app.models.client import Finished, ModelFailed, Pieces, Reasoning
 
 
-async def bounded(pieces: Pieces, *, silence_seconds: float, max_characters: int) -> Pieces:
-    """Pass a model's pieces on until they end, are missing for too long, or are too many.
+async def timely(pieces: Pieces, *, first_seconds: float, silence_seconds: float) -> Pieces:
+    """Pass pieces on; raise ModelFailed ``model_timeout`` when one is missing for too long.
 
-    Raises AnswerFailed: ``model_timeout`` when nothing comes for ``silence_seconds``, the first
-    piece included; ``answer_too_long`` when there is more text than ``max_characters`` code
-    points, after exactly so many were passed on; ``model_cut_off`` when the pieces end without a
-    Finished. However it ends, ``pieces`` is closed before it does.
+    The first may take ``first_seconds``, each further one ``silence_seconds``. What counts is
+    pieces: a server that only says that it is still there is silent. However it ends, ``pieces``
+    is closed before it does.
     """
-    room = max_characters
+    allowed, first = first_seconds, True
     async with aclosing(pieces):
         while True:
-            limit = asyncio.timeout(silence_seconds)
+            limit = asyncio.timeout(allowed)
             try:
                 async with limit:
                     piece = await anext(pieces, None)
             except TimeoutError:
                 if not limit.expired():  # the model's own error, and a bug there
                     raise
-                raise AnswerFailed(
-                    "model_timeout", f"The model sent nothing for {silence_seconds:g} seconds"
+                raise ModelFailed(
+                    "model_timeout", f"The model sent nothing for {allowed:g} seconds", ails=first
                 ) from None
             if piece is None:
-                raise AnswerFailed("model_cut_off", "The model's answer broke off")
+                return
+            allowed, first = silence_seconds, False
+            yield piece
+
+
+async def bounded(pieces: Pieces, *, max_characters: int) -> Pieces:
+    """Pass a model's pieces on until they end or are too much.
+
+    Raises AnswerFailed: ``answer_too_long`` when there is more text than ``max_characters`` code
+    points, after exactly so many were passed on; ``model_cut_off`` when the pieces end without a
+    Finished. Reasoning is not counted. However it ends, ``pieces`` is closed before it does.
+    """
+    room = max_characters
+    async with aclosing(pieces):
+        async for piece in pieces:
             if isinstance(piece, Finished):
                 yield piece
                 return
+            if isinstance(piece, Reasoning):
+                yield piece
+                continue
             if len(piece) > room:
                 if room:
                     yield piece[:room]
@@ -43,3 +59,4 @@ async def bounded(pieces: Pieces, *, silence_seconds: float, max_characters: int
                 )
             room -= len(piece)
             yield piece
+    raise AnswerFailed("model_cut_off", "The model's answer broke off")

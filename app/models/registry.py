@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import msgspec
 
 from app.domain.errors import UnknownModel
+from app.models.circuit import CircuitState
 from app.models.client import ModelClient
+from app.models.guarded import GuardedModel
 
 
 class ModelDescription(msgspec.Struct, frozen=True):
@@ -16,6 +19,15 @@ class ModelDescription(msgspec.Struct, frozen=True):
     id: str
     name: str
     kind: str
+
+
+class ModelCondition(NamedTuple):
+    """How a model of a server does, as this process sees it at the moment."""
+
+    model_id: str
+    circuit: CircuitState
+    answering: int
+    waiting: int
 
 
 class ModelRegistry:
@@ -49,6 +61,16 @@ class ModelRegistry:
         """List the models, the default one first."""
         clients = sorted(self._clients.values(), key=lambda one: one.model_id != self.default)
         return [ModelDescription(one.model_id, one.name, one.kind) for one in clients]
+
+    def conditions(self) -> list[ModelCondition]:
+        """Tell how the models of servers do; the demo depends on nobody."""
+        return [
+            ModelCondition(
+                client.model_id, client.circuit.state, client.room.taken, client.room.waiting
+            )
+            for client in self._clients.values()
+            if isinstance(client, GuardedModel)
+        ]
 
     async def close(self) -> None:
         """Close every model; answers still being generated fail."""

@@ -15,6 +15,7 @@ from app.domain.errors import Unavailable
 from app.streams.link import Pipe
 
 _TIMEOUT_SECONDS = 5.0
+_RESET = "the handler is closed"
 
 
 def connect(url: str, *, timeout_seconds: float, max_connections: int) -> Redis:
@@ -51,3 +52,9 @@ def reachable() -> Iterator[None]:
         yield
     except (RedisError, HiredisError, OSError, TimeoutError) as failure:
         raise Unavailable(f"Redis cannot be reached ({type(failure).__name__})") from failure
+    except RuntimeError as failure:
+        # A connection that was reset while nobody used it: redis-py notices an orderly end alone,
+        # and uvloop's transport refuses to be written to with nothing better than this.
+        if _RESET not in str(failure):
+            raise
+        raise Unavailable("Redis cannot be reached (the connection was reset)") from failure

@@ -6,6 +6,7 @@ lives, and any other takes it over once it has not been kept for a lease's time.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -15,6 +16,8 @@ from redis.exceptions import ResponseError
 
 from app.streams import keys, scripts
 from app.streams.connection import reachable
+
+_DEPTH_SECONDS = 2.0
 
 
 class Job(NamedTuple):
@@ -43,9 +46,15 @@ class JobQueue:
         self._hand_over = scripts.load("hand_over")
 
     async def depth(self) -> int:
-        """Count the answers that wait or are being generated."""
+        """Count the answers that wait or are being generated.
+
+        Raises Unavailable sooner than other calls: whoever asks a question is waiting, and a
+        server that is frozen is to be told from one that is slow in a moment and not in five
+        seconds.
+        """
         with reachable():
-            return int(await self._redis.xlen(keys.JOBS))
+            async with asyncio.timeout(_DEPTH_SECONDS):
+                return int(await self._redis.xlen(keys.JOBS))
 
     async def enqueue(self, session_id: str, message_id: str) -> None:
         """Add a job. One that is there twice is harmless: the second finds the answer final."""

@@ -2,8 +2,8 @@
 
 All keys of a session carry its id as hash tag, so that a script that touches several of them runs
 on Redis Cluster unchanged. Lifetimes: the keys of a session expire with the session log
-(``LOG_TTL_SECONDS``, refreshed while it is written), the owner with the lease. Keys without a
-lifetime are named in ``PERMANENT`` with the reason.
+(``LOG_TTL_SECONDS``, refreshed while it is written), the owner with the lease, the cached history
+after ``CACHE_L2_TTL_SECONDS``. Keys without a lifetime are named in ``PERMANENT`` with the reason.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ JOBS_GROUP = "generation"
 
 RECONCILER = "chat:reconciler"
 """Held for a few seconds by the worker that looks for answers which nothing covers."""
+
+MODELS = "chat:models"
+"""Hash of what each worker says of its models' servers, by node id."""
 
 PERMANENT = frozenset({JOBS})
 """Keys without a TTL: the job queue must outlast any pause, and is bounded by JOB_QUEUE_LIMIT."""
@@ -54,6 +57,11 @@ def partial(session_id: str) -> str:
 def cancel(session_id: str, message_id: str) -> str:
     """Name the flag that an answer is to be stopped."""
     return f"streaming:cancel:{{{session_id}}}:{message_id}"
+
+
+def cache(session_id: str) -> str:
+    """Name the copy of what a settled session holds, for other nodes to read."""
+    return f"cache:session:{{{session_id}}}"
 
 
 def worker_channel(node_id: str) -> str:

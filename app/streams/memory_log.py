@@ -107,6 +107,7 @@ class MemorySessionLog:
         attempt: int,
         entries: Sequence[NewEntry],
         *,
+        kept: str = "",
         pristine: bool,
     ) -> Submitted:
         """See ``SessionLog.submit``."""
@@ -125,7 +126,7 @@ class MemorySessionLog:
             pristine=pristine,
             anew=before is not None and self._restarted(session),
         )
-        session.partial = ""
+        session.partial = kept
         session.cancelled.discard(message_id)
         turn = position if entries else before
         session.active = _Active(message_id, attempt, turn)

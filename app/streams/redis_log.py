@@ -25,7 +25,17 @@ from app.streams.session_log import (
     Submitted,
 )
 
-_SERVER_AWAY = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY ", "OOM")
+_SERVER_AWAY = (
+    "LOADING",
+    "READONLY",
+    "MASTERDOWN",
+    "CLUSTERDOWN",
+    "TRYAGAIN",
+    "BUSY ",
+    "OOM",
+    "MISCONF",  # its disk is full: it takes no writes until its file can be written again
+    "NOREPLICAS",
+)
 """Errors that are the server's state and not one session's: they pass."""
 
 logger = structlog.get_logger(__name__)
@@ -67,6 +77,7 @@ class RedisSessionLog:
         attempt: int,
         entries: Sequence[NewEntry],
         *,
+        kept: str = "",
         pristine: bool,
     ) -> Submitted:
         """See ``SessionLog.submit``."""
@@ -78,6 +89,7 @@ class RedisSessionLog:
             int(pristine),
             self._ttl_ms,
             self._max_entries,
+            kept,
             len(entries),
             *_flat(entries),
         )
@@ -262,7 +274,8 @@ class RedisSessionLog:
 
     async def delete(self, session_id: str, entry: NewEntry) -> None:
         """See ``SessionLog.delete``."""
-        await self._run(self._delete, _writing(session_id), entry.data, self._max_entries)
+        touched = [*_writing(session_id), keys.cache(session_id)]
+        await self._run(self._delete, touched, entry.data, self._max_entries)
 
     async def _run(
         self, script: scripts.Script, touched: Sequence[str], *arguments: scripts.Argument

@@ -107,11 +107,13 @@ class SessionLog(Protocol):
         attempt: int,
         entries: Sequence[NewEntry],
         *,
+        kept: str = "",
         pristine: bool,
     ) -> Submitted:
-        """Note that an answer is awaited: append ``entries``, empty the partial text.
+        """Note that an answer is awaited: append ``entries``, make the partial text ``kept``.
 
-        ``attempt`` is the last attempt of the message so far (0 for a new answer). ``pristine``
+        ``attempt`` is the last attempt of the message so far (0 for a new answer), and ``kept``
+        what it has of its text already, where it is to be gone on with. ``pristine``
         says that the session never had a log before. A worker that was faster is left alone.
         """
         ...

@@ -70,7 +70,9 @@ async def regenerate(request: AnyRequest) -> Response[bytes]:
     """Have a question answered once more, in place of its latest answer."""
     message_id = message_id_of(request.path_params["message_id"])
     wanted = await read_json(request, Regeneration, empty=Regeneration())
-    asked = await parts_of(request).chat.regenerate(caller_of(request), message_id, wanted.model)
+    asked = await parts_of(request).chat.regenerate(
+        caller_of(request), message_id, wanted.model, keep=wanted.keep
+    )
     exchange_of(request.scope).note(session_id=asked.session_id)
     return json_response(asked, status_code=_ACCEPTED)
 

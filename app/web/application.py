@@ -8,7 +8,19 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from litestar import Litestar
 from litestar.routes import HTTPRoute
 
-from app.web import api, events, health, pages, schema, sessions, static_files, ws
+from app.web import (
+    api,
+    conversations,
+    events,
+    health,
+    message_actions,
+    page_stream,
+    pages,
+    schema,
+    sessions,
+    static_files,
+    ws,
+)
 from app.web.edge import Edge
 from app.web.parts import Parts, as_state
 from app.web.problems import ProblemHandler
@@ -31,6 +43,9 @@ def create_application(
             *events.ROUTES,
             *ws.ROUTES,
             *pages.ROUTES,
+            *conversations.ROUTES,
+            *message_actions.ROUTES,
+            *page_stream.ROUTES,
             *health.ROUTES,
             *schema.ROUTES,
             *static_files.ROUTES,

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 from litestar.response.base import ASGIResponse
 
 from app.domain.errors import NotFound
+from app.web.compression import accepts_gzip
 
 _MEDIA_TYPES: Final = {
     ".css": "text/css; charset=utf-8",
@@ -64,7 +65,7 @@ class Assets:
         if etag in {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}:
             return ASGIResponse(status_code=304, headers=headers)
         body = asset.body
-        if "gzip" in {coding.partition(";")[0].strip() for coding in accept_encoding.split(",")}:
+        if accepts_gzip(accept_encoding):
             headers["Content-Encoding"] = "gzip"
             # The same name for two representations would let a cache mix them up (RFC 9110, 8.8.3).
             headers["ETag"] = f"W/{etag}"

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, cast
 
 import structlog
 from litestar.enums import ScopeType
-from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
+from litestar.types import (
+    ASGIApp,
+    HTTPResponseStartEvent,
+    HTTPScope,
+    Message,
+    Receive,
+    Scope,
+    Send,
+)
 
+from app.domain.errors import Unavailable
 from app.telemetry import Metrics
+from app.web.compression import MIN_BYTES, compress_page, may_compress_page
 from app.web.exchange import Exchange, begin_exchange
+from app.web.problems import problem_document, problem_of
 
 CONTENT_SECURITY_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -38,6 +50,9 @@ _log = structlog.get_logger(__name__)
 
 class Edge:
     """Gives each request an id, one log line and its metrics, each response its headers.
+
+    A page that is sent whole is compressed. Its start waits for its body, so that the two agree;
+    no other response's does.
 
     A HEAD request is handed on as GET, so that the two cannot differ; the server below, which
     knows what it was, sends no body.
@@ -67,6 +82,12 @@ class Edge:
         try:
             with structlog.contextvars.bound_contextvars(request_id=exchange.request_id):
                 await self._app(scope, receive, response.send)
+        except asyncio.CancelledError:
+            if response.status is not None:
+                raise
+            # The node stops and has waited for as long as it may. Without an answer of ours the
+            # server below would send a bare 500.
+            await _refuse_as_stopping(scope, exchange, response.send)
         finally:
             self._account(scope, method, exchange, response, time.perf_counter() - began)
 
@@ -106,10 +127,25 @@ class Edge:
         )
 
 
+async def _refuse_as_stopping(scope: HTTPScope, exchange: Exchange, send: Send) -> None:
+    error = Unavailable("This node is stopping; ask again")
+    body = problem_document(
+        problem_of(error), instance=scope["path"], request_id=exchange.request_id
+    )
+    headers = [
+        (b"content-type", b"application/problem+json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"retry-after", str(error.retry_after_seconds).encode()),
+        (b"connection", b"close"),
+    ]
+    await send({"type": "http.response.start", "status": error.http_status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
 class _Response:
     """Watches one response on its way out."""
 
-    __slots__ = ("_exchange", "_methods", "_scope", "_send", "is_stream", "status")
+    __slots__ = ("_exchange", "_held", "_methods", "_scope", "_send", "is_stream", "status")
 
     def __init__(
         self,
@@ -122,6 +158,7 @@ class _Response:
         self._exchange = exchange
         self._scope = scope
         self._methods = methods
+        self._held: HTTPResponseStartEvent | None = None
         self.status: int | None = None
         self.is_stream = False
 
@@ -129,18 +166,31 @@ class _Response:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             message["headers"] = self._headers(list(message.get("headers", ())))
+            if _is_page(message) and may_compress_page(self._scope):
+                self._held = message
+                return
+        elif message["type"] == "http.response.body" and self._held is not None:
+            start, self._held = self._held, None
+            if not message.get("more_body", False) and len(message["body"]) >= MIN_BYTES:
+                message["body"] = await compress_page(message["body"])
+                start["headers"] = _as_compressed(start["headers"], len(message["body"]))
+            await self._send(start)
         await self._send(message)
 
     def _headers(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         has_cache_control = False
+        is_page = False
         for index, (name, value) in enumerate(headers):
             if name == b"content-type":
                 self.is_stream = value.startswith(b"text/event-stream")
+                is_page = value.startswith(b"text/html")
             elif name == b"cache-control":
                 has_cache_control = True
             elif name == b"allow":
                 headers[index] = (name, self._allowed(value))
         headers.extend(_SECURITY_HEADERS)
+        if is_page:
+            headers.append((b"vary", b"Accept-Encoding, Sec-Fetch-Site"))
         if not has_cache_control:
             headers.append((b"cache-control", b"no-store"))
         headers.append((b"x-request-id", self._exchange.request_id.encode("ascii")))
@@ -153,3 +203,19 @@ class _Response:
         if "GET" in methods:
             methods.add("HEAD")
         return ", ".join(sorted(methods)).encode("ascii")
+
+
+def _is_page(start: HTTPResponseStartEvent) -> bool:
+    names = dict(start["headers"])
+    media_type = names.get(b"content-type", b"")
+    return media_type.startswith(b"text/html") and b"content-encoding" not in names
+
+
+def _as_compressed(
+    headers: Iterable[tuple[bytes, bytes]], length: int
+) -> list[tuple[bytes, bytes]]:
+    return [
+        *((name, value) for name, value in headers if name != b"content-length"),
+        (b"content-length", str(length).encode("ascii")),
+        (b"content-encoding", b"gzip"),
+    ]

@@ -34,6 +34,7 @@ class Regeneration(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Body of ``POST /api/chat/{message_id}/regenerate``; may be left out."""
 
     model: str | None = None
+    keep: bool = False
 
 
 class Stopped(msgspec.Struct, frozen=True):

@@ -1,8 +1,8 @@
-"""The frames of a session as HTML for a page that shows it: the encoder behind htmx's hx-sse.
+"""What happens in a session as HTML for a page that shows it, the same over every transport.
 
-Each frame becomes at most one unnamed event, whose data is a set of partial updates, and carries
-the position that the page stands at after it. Every update is addressed by the message's element
-id and yields the same page when it is applied twice:
+A frame becomes one fragment: a set of partial updates, and the position that the page stands at
+once they are made. Every update is addressed by the message's element id and yields the same page
+when it is applied twice:
 
 * an article replaces the one with its id, or is put at the end (``hx-upsert``); one that is known
   to be on the page is morphed, which leaves alone what stays the same, and what is selected in it;
@@ -10,7 +10,7 @@ id and yields the same page when it is applied twice:
   in the article of an answer that is still open, and in no other.
 
 htmx finds the targets of all partials before it applies the first, so an article and a change of
-its text never go into one event: chunks that follow their article are folded into it here.
+its text never go into one fragment: chunks that follow their article are folded into it here.
 
 Chunks are additions to a text that the page has and this connection may not know: ``lacks`` says
 so, and ``learn`` takes the state that tells it.
@@ -20,24 +20,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import NamedTuple
 
 import msgspec
 from msgspec.structs import replace
 
 from app.domain.events import Chunk, Entry, EventType, SessionChanged, Start
-from app.domain.frames import Bye, ByeReason, Entries, Frame, Heartbeat, History, Welcome
+from app.domain.frames import Entries, Frame, History
 from app.domain.messages import Message, Role, Status
 from app.web.markdown import MarkdownStream
 from app.web.rendering import Rendering, changed
-
-END: Final = b"end"
-"""Name of the event upon which the page stops connecting (``hx-sse:close``)."""
 
 _read_chunk = msgspec.json.Decoder(Chunk).decode
 _read_message = msgspec.json.Decoder(Message).decode
 _read_start = msgspec.json.Decoder(Start).decode
 _read_session = msgspec.json.Decoder(SessionChanged).decode
+
+
+class Fragment(NamedTuple):
+    """A change to the page."""
+
+    html: bytes
+    """Empty where only the position moves."""
+    position: str | None
+    """Where the page stands after it; None for what is the last word anyway."""
 
 
 @dataclass(slots=True)
@@ -117,29 +123,15 @@ class FragmentEncoder:
             else:
                 self._untold.add(chunk.message_id)
 
-    def frame(self, frame: Frame) -> bytes:
-        """Encode one frame as one write; nothing for a ``bye`` after which one comes back."""
-        match frame:
-            case Entries():
-                return _event(str(frame.position), self._entries(frame))
-            case History():
-                return _event(frame.position, self._history(frame))
-            case Heartbeat():
-                # Named, not a comment: the page notices a connection that has gone silent.
-                return b"event: heartbeat\ndata:\n\n"
-            case Welcome():
-                return b"event: welcome\ndata: %s\n\n" % msgspec.json.encode(frame)
-            case Bye():
-                return self._bye(frame)
+    def fragment(self, frame: Entries | History) -> Fragment:
+        """Encode what changes the page."""
+        if isinstance(frame, Entries):
+            return Fragment(self._entries(frame), str(frame.position))
+        return Fragment(self._history(frame), frame.position)
 
-    def gone(self) -> bytes:
-        """Say that the session was deleted, and end for good."""
-        return _event(None, self._rendering.render("gone.html")) + _end()
-
-    def _bye(self, bye: Bye) -> bytes:
-        if bye.reason is ByeReason.SESSION_DELETED:
-            return self.gone()
-        return b"" if bye.reconnect else _end()
+    def gone(self) -> Fragment:
+        """Say that the session was deleted: nothing comes after it."""
+        return Fragment(self._rendering.render("gone.html"), None)
 
     def _history(self, history: History) -> bytes:
         self._texts.clear()
@@ -257,13 +249,3 @@ def _begun(start: Start) -> Message:
         model=start.model,
         created_at="",
     )
-
-
-def _event(position: str | None, html: bytes) -> bytes:
-    """Write an unnamed event; each line of the HTML is a data line, and joined with LF again."""
-    head = b"" if position is None else b"id: %s\n" % position.encode()
-    return b"%sdata: %s\n\n" % (head, html.replace(b"\n", b"\ndata: "))
-
-
-def _end() -> bytes:
-    return b"event: %s\ndata:\n\n" % END

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
+from typing import Final, TypeAlias
 
+from app.chat.service import Chat
+from app.domain.caller import Caller
 from app.domain.frames import Entries, Frame
 from app.domain.messages import Message
 from app.web.fragments import FragmentEncoder
 from app.web.stream import Follows
+
+StateReader: TypeAlias = Callable[[], Awaitable[list[Message]]]
+
+_LATEST: Final = 10
+"""Messages among which an answer that is being written is looked for: it is the last one, or was
+a moment ago."""
 
 
 class PageFollower:
@@ -23,7 +32,7 @@ class PageFollower:
         self,
         follower: Follows,
         encoder: FragmentEncoder,
-        read_state: Callable[[], Awaitable[list[Message]]],
+        read_state: StateReader,
     ) -> None:
         """Take the follower, what encodes its frames, and what reads the newest messages."""
         self._follower = follower
@@ -44,3 +53,12 @@ class PageFollower:
     async def close(self) -> None:
         """Give the connection's slot back."""
         await self._follower.close()
+
+
+def state_reader(chat: Chat, caller: Caller, session_id: str) -> StateReader:
+    """Give what reads the newest messages, with the text so far of one that is being written."""
+
+    async def read() -> list[Message]:
+        return (await chat.history(caller, session_id, _LATEST)).items
+
+    return read

@@ -7,28 +7,23 @@ from typing import Final
 
 from litestar import get, post
 from litestar.response import Response
-from litestar.response.base import ASGIResponse
-from litestar.types import ASGIApp
 
-from app.domain.caller import Caller
+from app.chat.reading import MessagePage
 from app.domain.errors import ChatError, ValidationFailed
-from app.domain.messages import Message, Session, Status, check_session_id
+from app.domain.messages import Status, check_session_id
 from app.web.auth import caller_of
 from app.web.bodies import read_body, read_form
+from app.web.conversations import deleted_of
 from app.web.exchange import exchange_of
-from app.web.fragments import Activity, FragmentEncoder, activity_of
-from app.web.page_follower import PageFollower
-from app.web.parameters import cursor_of, message_id_of, position_of
-from app.web.parts import Parts, parts_of
+from app.web.forwarding import is_htmx, page, redirect, see_other
+from app.web.fragments import Activity, activity_of
+from app.web.listing import listing_of
+from app.web.parameters import cursor_of, message_id_of, query_value
+from app.web.parts import parts_of
 from app.web.problems import AnyRequest, Problem, prefers_html, problem_of
 from app.web.sessions import session_id_of
-from app.web.stream import EventStream
 
 MESSAGES_SHOWN: Final = 100
-_SESSIONS_LISTED: Final = 30
-_LATEST: Final = 10
-"""Messages among which an answer that is being written is looked for: it is the last one, or was
-a moment ago."""
 _FIELDS: Final = frozenset({"message", "session_id", "client_message_id"})
 _IDLE: Final = Activity(Status.COMPLETE)
 
@@ -56,10 +51,7 @@ async def ask_first(request: AnyRequest) -> Response[bytes]:
         if is_htmx(request) or not prefers_html(request):
             raise
         return await _home(request, fields=fields, problem=problem_of(error))
-    location = f"/chat/{session_id}"
-    if is_htmx(request):
-        return Response(b"", status_code=204, headers={"HX-Redirect": location})
-    return see_other(location)
+    return redirect(request, f"/chat/{session_id}")
 
 
 @post("/chat/{session_id:str}/messages")
@@ -76,7 +68,7 @@ async def ask_next(request: AnyRequest) -> Response[bytes]:
             raise
         return await _conversation(request, session_id, fields=fields, problem=problem_of(error))
     if is_htmx(request):
-        return _page(parts_of(request), "asked.html", key=new_key())
+        return page(parts_of(request), "asked.html", key=new_key())
     return see_other(f"/chat/{session_id}")
 
 
@@ -99,41 +91,6 @@ async def stop_awaited(request: AnyRequest) -> Response[bytes]:
     if latest and not latest[-1].is_complete:
         await chat.cancel(caller, latest[-1].message_id)
     return _stopped(request, session_id)
-
-
-@get("/chat/{session_id:str}/stream")
-async def stream(request: AnyRequest) -> ASGIApp:
-    """Keep a shown conversation current: HTML fragments as unnamed server-sent events."""
-    session_id = session_id_of(request)
-    parts, caller = parts_of(request), caller_of(request)
-    encoder = FragmentEncoder(parts.rendering, session_id)
-    follower = await parts.following.open(caller, session_id, position_of(request), "html")
-    if follower.deleted:
-        await follower.close()
-        # Not 204: htmx would ask again for ever, the event it is told by ends it.
-        return ASGIResponse(body=encoder.gone(), headers={"Content-Type": "text/event-stream"})
-
-    async def read_state() -> list[Message]:
-        return (await parts.chat.history(caller, session_id, _LATEST)).items
-
-    return EventStream(
-        PageFollower(follower, encoder, read_state),
-        prologue=b": welcome\n\n",
-        encode=encoder.frame,
-        # The page reconnects by itself and shows that it does.
-        encode_error=lambda _: b": error\n\n",
-        send_timeout_seconds=parts.send_timeout_seconds,
-    )
-
-
-def is_htmx(request: AnyRequest) -> bool:
-    """Say whether a script on the page sent this, not the browser itself."""
-    return request.headers.get("hx-request") == "true"
-
-
-def see_other(location: str) -> Response[bytes]:
-    """Send the browser on after a form, so that a reload does not send it again."""
-    return Response(b"", status_code=303, headers={"Location": location}, media_type="text/html")
 
 
 def new_key() -> str:
@@ -177,13 +134,13 @@ async def _home(
     fields: dict[str, str] | None = None,
     problem: Problem | None = None,
 ) -> Response[bytes]:
-    parts = parts_of(request)
-    return _page(
-        parts,
+    return page(
+        parts_of(request),
         "home.html",
         problem=problem,
-        sessions=await _listed(parts, caller_of(request)),
-        current=None,
+        listing=await listing_of(request, None),
+        deleted=await deleted_of(request),
+        undo_seconds=parts_of(request).chat.deletion.undo_seconds,
         action="/chat",
         activity=_IDLE,
         autofocus=True,
@@ -203,19 +160,23 @@ async def _conversation(
     parts, caller = parts_of(request), caller_of(request)
     before = cursor_of(request, "before")
     session = await parts.chat.session(caller, session_id)
-    shown = await parts.chat.history(caller, session_id, MESSAGES_SHOWN, before)
+    shown = await _around(request, session_id) if before is None else None
+    older = shown is not None or before is not None
+    if shown is None:
+        shown = await parts.chat.history(caller, session_id, MESSAGES_SHOWN, before)
     is_full = len(shown.items) == MESSAGES_SHOWN
-    return _page(
+    return page(
         parts,
         "conversation.html",
         problem=problem,
-        sessions=await _listed(parts, caller),
-        current=session_id,
+        listing=await listing_of(request, session_id),
         session=session,
+        renaming=query_value(request, "rename") is not None,
         messages=shown.items,
         position=shown.position,
-        older=before is not None,
+        older=older,
         earlier=shown.items[0].message_id if is_full else None,
+        later=shown.items[-1].message_id if older and shown.items else None,
         action=f"/chat/{session_id}/messages",
         activity=activity_of(shown.items),
         autofocus=False,
@@ -225,19 +186,14 @@ async def _conversation(
     )
 
 
-async def _listed(parts: Parts, caller: Caller) -> list[Session]:
-    return (await parts.chat.sessions(caller, _SESSIONS_LISTED, None)).items
-
-
-def _page(
-    parts: Parts, template: str, *, problem: Problem | None = None, **values: object
-) -> Response[bytes]:
-    return Response(
-        parts.rendering.render(template, problem=problem, **values),
-        status_code=problem.status if problem else 200,
-        headers=problem.headers if problem else {},
-        media_type="text/html",
+async def _around(request: AnyRequest, session_id: str) -> MessagePage | None:
+    """Give the page that has the message of ``?around``; None where the newest one has it."""
+    around = query_value(request, "around")
+    if around is None:
+        return None
+    return await parts_of(request).chat.history_around(
+        caller_of(request), session_id, message_id_of(around), MESSAGES_SHOWN
     )
 
 
-ROUTES: Final = [home, conversation, ask_first, ask_next, stop_answer, stop_awaited, stream]
+ROUTES: Final = [home, conversation, ask_first, ask_next, stop_answer, stop_awaited]

@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 
 from app.domain.messages import Message
 from app.web.assets import Assets
+from app.web.exchange import exchange_of
 from app.web.markdown import Change, Markdown, MarkdownStream, code_run
 from app.web.problems import AnyRequest, Problem
 
@@ -69,7 +70,10 @@ class Rendering:
         if request.headers.get("hx-request") == "true":
             return self.render("problem_line.html", problem=problem)
         return self.render(
-            "problem.html", problem=problem, phrase=HTTPStatus(problem.status).phrase
+            "problem.html",
+            problem=problem,
+            phrase=HTTPStatus(problem.status).phrase,
+            request_id=exchange_of(request.scope).request_id,
         )
 
 

@@ -35,16 +35,25 @@ class Server(uvicorn.Server):
     """
 
     def __init__(
-        self, application: Litestar, *, drain: Callable[[], None], drain_seconds: float
+        self,
+        application: Litestar,
+        *,
+        drain: Callable[[], None],
+        drain_seconds: float,
+        websocket_deflate: bool = False,
     ) -> None:
-        """Configure uvicorn; nothing runs yet."""
+        """Configure uvicorn; nothing runs yet.
+
+        ``websocket_deflate`` says whether a WebSocket client that asks for permessage-deflate
+        (RFC 7692) gets it.
+        """
         super().__init__(
             uvicorn.Config(
                 application,
                 loop="asyncio" if sys.platform == "win32" else "uvloop",
                 http="httptools",
                 ws="websockets-sansio",
-                ws_per_message_deflate=False,
+                ws_per_message_deflate=websocket_deflate,
                 lifespan="on",
                 log_config=None,
                 log_level="warning",

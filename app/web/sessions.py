@@ -70,7 +70,7 @@ async def rename_session(request: AnyRequest) -> Response[bytes]:
 async def delete_session(request: AnyRequest) -> None:
     """Remove a session with all that was said in it."""
     session_id = session_id_of(request)
-    await parts_of(request).chat.delete_session(caller_of(request), session_id)
+    await parts_of(request).chat.deletion.delete(caller_of(request), session_id)
 
 
 @get("/api/sessions/{session_id:str}/messages")

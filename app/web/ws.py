@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -19,13 +21,17 @@ from litestar import WebSocket, websocket
 from app.chat.following import Follower
 from app.domain.caller import Caller
 from app.domain.errors import ChatError, Unauthenticated, ValidationFailed
-from app.domain.frames import Bye, ByeReason, Entries, History
+from app.domain.frames import Bye, ByeReason, Entries, Frame, History
 from app.domain.messages import check_session_id
 from app.domain.position import Position
 from app.ending import end
 from app.web.auth import PUBLIC
+from app.web.fragments import FragmentEncoder
+from app.web.page_follower import PageFollower, state_reader
+from app.web.page_frames import page_texts
 from app.web.parts import Parts, parts_of
 from app.web.problems import ClientGone
+from app.web.stream import Follows
 from app.web.ws_frames import (
     CLOSE_CODES,
     FRAME_MAX_BYTES,
@@ -101,7 +107,7 @@ class _Connection:
         self._socket = socket
         self._parts = parts
         self._after: Position | None = None
-        self._full_content = False
+        self._content: str | None = None
         self._follower: Follower | None = None
         self._is_ambient = False
         self._identified = asyncio.Event()
@@ -151,9 +157,10 @@ class _Connection:
         self.session_id = check_session_id(session_id)
         if position is not None:
             self._after = Position.parse(position)
-        if content not in {None, "delta", "full"}:
+        # The third form is for our own page and no part of the contract.
+        if content not in {None, "delta", "full", "html"}:
             raise ValidationFailed("content must be delta or full")
-        self._full_content = content == "full"
+        self._content = content
 
     # ---- To the client.
 
@@ -171,35 +178,50 @@ class _Connection:
                 self.session_id,
                 self._after,
                 "websocket",
-                full_content=self._full_content,
+                full_content=self._content == "full",
             )
         except ChatError as error:
             await self._refuse(error)
             raise
         try:
+            followed, encode = self._encoded(follower, self.caller, self.session_id)
             if follower.deleted:
-                await self._say_bye(Bye(ByeReason.SESSION_DELETED, reconnect=False, after_ms=0))
+                bye = Bye(ByeReason.SESSION_DELETED, reconnect=False, after_ms=0)
+                await self._say_bye(bye, encode)
             # A renewal that came while this was opening must not be lost.
             follower.renew(self.caller)
             self._follower = follower
-            await self._relay(follower)
+            await self._relay(followed, encode)
+        except ChatError as error:
+            await self._refuse(error)
+            raise
         finally:
             self._follower = None
             await asyncio.shield(asyncio.ensure_future(follower.close()))
 
-    async def _relay(self, follower: Follower) -> None:
-        async for frame in follower.frames():
+    def _encoded(
+        self, follower: Follower, caller: Caller, session_id: str
+    ) -> tuple[Follows, Callable[[Frame], list[str]]]:
+        """Give what is followed, and how its frames are written for this client."""
+        if self._content != "html":
+            return follower, frame_texts
+        encoder = FragmentEncoder(self._parts.rendering, session_id)
+        read_state = state_reader(self._parts.chat, caller, session_id)
+        return PageFollower(follower, encoder, read_state), partial(page_texts, encoder)
+
+    async def _relay(self, followed: Follows, encode: Callable[[Frame], list[str]]) -> None:
+        async for frame in followed.frames():
             if isinstance(frame, Bye):
-                await self._say_bye(frame)
-            await self._send(*frame_texts(frame))
+                await self._say_bye(frame, encode)
+            await self._send(*encode(frame))
             # Whoever the connection turns out to be goes on from here.
             if isinstance(frame, Entries):
                 self._after = frame.position
             elif isinstance(frame, History):
                 self._after = Position.parse(frame.position)
 
-    async def _say_bye(self, bye: Bye) -> None:
-        await self._send(*frame_texts(bye))
+    async def _say_bye(self, bye: Bye, encode: Callable[[Frame], list[str]]) -> None:
+        await self._send(*encode(bye))
         raise _Closing(CLOSE_CODES[bye.reason], bye.reason.value)
 
     async def _refuse(self, error: ChatError) -> None:

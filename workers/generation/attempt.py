@@ -18,7 +18,14 @@ from app.domain.errors import AnswerFailed, ChatError, Unavailable
 from app.domain.events import Start, new_entry
 from app.domain.messages import AnswerError, Message, Status, Usage
 from app.models.bounds import bounded
-from app.models.client import Finished, GenerationRequest, ModelClient, Turn
+from app.models.client import (
+    LENGTH,
+    Finished,
+    GenerationRequest,
+    ModelClient,
+    Reasoning,
+    Turn,
+)
 from app.streams.session_log import AppendOutcome, Claimed
 from workers.generation.flusher import INTERRUPTIONS, AnswerWriter, Flusher
 from workers.generation.held import HeldAnswer, Interruption
@@ -60,7 +67,6 @@ class AnswerLimits(NamedTuple):
     lease_ms: int
     max_attempts: int
     max_turns: int
-    silence_seconds: float
     max_characters: int
     storing_seconds: float
     """How long a final state is tried to be stored before the job is left to another."""
@@ -169,7 +175,7 @@ class Attempt:
         parts, held = self._parts, self._held
         message = begun.message
         model = self._model(begun)
-        request = self._request(begun, model)
+        request = await self._request(begun, model)
         begin = Start(message.message_id, begun.attempt, message.model or "", request.kept)
 
         async def start() -> AppendOutcome:
@@ -215,8 +221,10 @@ class Attempt:
             # Asked for on a node with other settings: a visible failure, not a lost worker.
             return None
 
-    def _request(self, begun: Begun, model: ModelClient | None) -> GenerationRequest:
-        kept = self._claimed.active.text if self._claimed.active else ""
+    async def _request(self, begun: Begun, model: ModelClient | None) -> GenerationRequest:
+        active = self._claimed.active
+        # Where the log was lost: what the answer had before it was to be gone on with.
+        kept = active.text if active else begun.message.content
         remembered = self.remembered
         if remembered is not None and remembered.attempt + 1 == begun.attempt:
             # The log was lost with the text in it, and nobody else made an attempt since: what
@@ -227,8 +235,9 @@ class Attempt:
             begun.message.session_id,
             [Turn(turn.role, turn.content) for turn in begun.conversation],
             kept,
+            begun.user_id,
         )
-        if kept and (model is None or not model.continues_from(request)):
+        if kept and (model is None or not await model.continues_from(request)):
             return request._replace(kept="")
         return request
 
@@ -270,23 +279,26 @@ class Attempt:
     ) -> _Produced:
         if model is None:
             raise AnswerFailed("model_not_found", "This node does not have the model")
-        limits = self._parts.limits
-        usage = None
+        finished = Finished(None, "")
         async with aclosing(
             bounded(
                 model.generate(request),
-                silence_seconds=limits.silence_seconds,
-                max_characters=limits.max_characters - len(request.kept),
+                max_characters=self._parts.limits.max_characters - len(request.kept),
             )
         ) as pieces:
             async for piece in pieces:
                 if isinstance(piece, Finished):
-                    usage = piece.usage
+                    finished = piece
                     continue
+                if isinstance(piece, Reasoning):
+                    continue  # no part of the answer; nobody is shown it yet
                 if self._first_chunk_seconds is None:
                     self._first_chunk_seconds = time.monotonic() - self._began
                 await writer.write(piece)
-        return _Produced(Status.COMPLETE, None, usage)
+        cut = AnswerError("length_stopped", "The model's limit on the length ended the answer")
+        return _Produced(
+            Status.COMPLETE, cut if finished.finish_reason == LENGTH else None, finished.usage
+        )
 
     async def _give_back(self, attempt: int) -> None:
         """Say that the attempt ended without being the model's or the worker's fault."""

@@ -1,19 +1,21 @@
 """Finding answers that nothing covers, and enqueuing them again.
 
 Redis was lost, or a web node died between the commit and the queue: the database says unfinished
-and there is no job. One worker at a time looks; two that look at once do no harm.
+and there is no job. One worker at a time looks; two that look at once do no harm. It also removes
+what deleted sessions have kept (``purge``).
 """
 
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+import time
 from typing import TYPE_CHECKING
 
 import structlog
 
 from app.db import history
 from app.domain.errors import Unavailable
+from workers.generation.purge import purge
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,8 +27,8 @@ if TYPE_CHECKING:
     from app.telemetry import Metrics
 
 _PAGE = 500
-_GRACE = timedelta(seconds=3)
-"""A question between its commit and its job is this young, unless its node died."""
+_GRACE_SECONDS = 1.5
+"""A question is between its commit and its job no longer than this, unless its node died."""
 
 _FORGET_CONSUMERS_MS = 600_000
 
@@ -45,14 +47,17 @@ class Reconciler:
         period_seconds: float,
         clock: Callable[[], datetime],
         metrics: Metrics,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take the parts."""
+        """Take the parts; ``monotonic`` gives seconds, from any beginning."""
         self._database = database
         self._jobs = jobs
         self._election = election
         self._period_seconds = period_seconds
         self._clock = clock
         self._metrics = metrics
+        self._monotonic = monotonic
+        self._uncovered_since: dict[str, float] = {}
 
     async def run(self) -> None:
         """Look until cancelled."""
@@ -61,27 +66,36 @@ class Reconciler:
             try:
                 if await self._election.hold():
                     await self.reconcile()
+                    await purge(self._database, self._clock())
             except Unavailable as failure:
                 logger.warning("reconciling_failed", reason=failure.detail)
 
     async def reconcile(self) -> int:
-        """Enqueue every unfinished answer that has no job; give how many there were."""
-        before = self._clock() - _GRACE
+        """Enqueue every unfinished answer that has had no job for a while; give how many.
+
+        For how long is seen with this process's own clock. What the row says of its age was
+        written by another's, and an hour between the two would be an hour without an answer.
+        """
+        now = self._monotonic()
+        before, self._uncovered_since = self._uncovered_since, {}
         after: str | None = None
         enqueued = 0
         self._metrics.queue_depth.set(await self._jobs.depth())
         await self._jobs.forget_idle_consumers(_FORGET_CONSUMERS_MS)
         while True:
-            found = await history.unfinished(
-                self._database, updated_before=before, limit=_PAGE, after=after
-            )
+            found = await history.unfinished(self._database, limit=_PAGE, after=after)
             if not found:
                 return enqueued
             # The database first, then the queue: an answer that ends in between looks uncovered,
             # and its second job finds it final.
             covered = await self._jobs.covered()
             for answer in found:
-                if answer.message_id not in covered:
+                if answer.message_id in covered:
+                    continue
+                since = before.get(answer.message_id, now)
+                if now - since < _GRACE_SECONDS:
+                    self._uncovered_since[answer.message_id] = since
+                else:
                     await self._jobs.enqueue(answer.session_id, answer.message_id)
                     self._metrics.reconciled.inc()
                     logger.info(

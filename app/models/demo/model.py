@@ -30,7 +30,7 @@ class DemoModel:
         self._delay_ms = delay_ms
         self._answers = CannedAnswers()
 
-    def continues_from(self, request: GenerationRequest) -> bool:
+    async def continues_from(self, request: GenerationRequest) -> bool:
         """Whether ``kept`` begins what it says to this question."""
         return not request.kept or self._script(request).text.startswith(request.kept)
 

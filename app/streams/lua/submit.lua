@@ -1,8 +1,9 @@
--- An answer is awaited: its question enters the log, the partial text of the turn before goes.
+-- An answer is awaited: its question enters the log, the partial text of the turn before goes. What
+-- an answer has already that is to be gone on with takes its place.
 -- Gives the position, and the answer before this one where its final state was never told.
 local log, owner, active, partial, cancel = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local message_id, attempt, pristine = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1'
-local ttl_ms, max_entries, count = ARGV[4], ARGV[5], tonumber(ARGV[6])
+local ttl_ms, max_entries, kept, count = ARGV[4], ARGV[5], ARGV[6], tonumber(ARGV[7])
 
 local known = redis.call('HMGET', active, 'message_id', 'attempt', 'run')
 if known[1] == message_id and tonumber(known[2]) >= attempt then
@@ -17,8 +18,11 @@ local before = tail(log)
 local run = server_run()
 -- The server was restarted since the turn before: see start.lua.
 local anew = count > 0 and before and known[3] and known[3] ~= run
-local position = write(log, slice(7, count * 2), max_entries, pristine, anew)
+local position = write(log, slice(8, count * 2), max_entries, pristine, anew)
 redis.call('DEL', active, partial, cancel)
+if kept ~= '' then
+  redis.call('SET', partial, kept, 'PX', ttl_ms)
+end
 local turn = count > 0 and position or before
 if count == 0 and before and known[3] then
   -- Nothing was appended, so that it is still the attempt's to begin anew.

@@ -95,6 +95,17 @@ class Highlighter:
         return self._lexers[name]
 
 
+def code_block(html: str) -> str:
+    """Frame code for the page, with the button that copies it; ``html`` has passed the allow-list.
+
+    The button has no text: what a block shows is its code and nothing else.
+    """
+    return (
+        f'<div class="code"><pre tabindex="0"><code>{html}</code></pre>'
+        '<button type="button" class="copy" aria-label="Copy code"></button></div>'
+    )
+
+
 def _class_of(token: _TokenType) -> str:
     kind: _TokenType | None = token
     while kind is not None:

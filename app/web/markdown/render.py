@@ -7,7 +7,7 @@ from collections import OrderedDict
 from html import escape, unescape
 from typing import Final, NamedTuple
 
-from app.web.markdown.code import Highlighter
+from app.web.markdown.code import Highlighter, code_block
 from app.web.markdown.parse import Parser, Piece, TooDeepError
 from app.web.markdown.sanitise import Sanitiser
 from app.web.markdown.split import Splitter, segment_at, unified
@@ -15,6 +15,7 @@ from app.web.markdown.stream import MarkdownStream
 
 _CODE: Final = re.compile(r'<pre><code(?: class="language-([^"]*)")?>(.*?)</code></pre>', re.DOTALL)
 _ONLY_ENDS: Final = re.compile(r"(?:</[a-z0-9]+>|\s)*")
+_CLEAN_CODE: Final = re.compile(r"<pre><code>(.*?)</code></pre>", re.DOTALL)
 _HEADING: Final = re.compile(r"<(/?)h([1-6])>")
 _IMAGE: Final = re.compile(r'<img src="([^"]*)" alt="([^"]*)"(?: title="[^"]*")? />')
 _ABROAD: Final = re.compile(r'<a (?=href="(?:https?|mailto):)', re.IGNORECASE)
@@ -122,7 +123,9 @@ class Fragments:
         html = "\n".join(
             piece.html if piece.tag else f'<p class="raw">{piece.html}</p>' for piece in pieces
         )
-        return self._sanitiser.clean(self._finish(html, growing=growing))
+        clean = self._sanitiser.clean(self._finish(html, growing=growing))
+        # After the allow-list, which has no buttons: an answer must not be able to make one.
+        return _CLEAN_CODE.sub(lambda found: code_block(found[1]), clean)
 
     def plain(self, source: str) -> str:
         """Show a text as it is."""
@@ -144,7 +147,7 @@ class Fragments:
                 coloured = escape(text)
             else:
                 coloured = self._highlighter.html(_language(found[1]), text)
-            return f'<pre tabindex="0"><code>{coloured}</code></pre>'
+            return f"<pre><code>{coloured}</code></pre>"
 
         html = _TASK.sub(_task, html)
         html = _TASK_PARAGRAPH.sub(_task_paragraph, html)

@@ -27,7 +27,6 @@ _ATTRIBUTES: Final = {
 _VALUES: Final = {
     "a": {"target": {"_blank"}},
     "div": {"tabindex": {"0"}},
-    "pre": {"tabindex": {"0"}},
     "span": {"role": {"img"}},
     "td": {"align": {"left", "center", "right"}},
     "th": {"align": {"left", "center", "right"}},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple, Protocol
 
+from app.web.markdown.code import code_block
 from app.web.markdown.split import Fence, Splitter, closes
 
 _EAGER: Final = 8192
@@ -102,9 +103,7 @@ class MarkdownStream:
             html = "".join(
                 code_run(self._prefix, Change(self._number, number, html)) for number, html in runs
             )
-            changes.append(
-                Change(self._number, None, f'<pre tabindex="0"><code>{html}</code></pre>')
-            )
+            changes.append(Change(self._number, None, code_block(html)))
             return
         changes += [Change(self._number, number, html) for number, html in self._code.take(partial)]
 
