@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+from tests.chaos.faults import schedule
 from tests.chaos.run import run
-from tests.support.postgresql import postgresql_running
+from tests.support.postgresql import PostgresqlServer, postgresql_running
 
 
 def main() -> int:
@@ -21,9 +23,14 @@ def main() -> int:
     parser.add_argument("--web", type=int, default=3)
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--database", choices=["sqlite", "postgresql"], default="sqlite")
+    parser.add_argument("--plan", action="store_true", help="only print what would be done when")
     options = parser.parse_args()
+    if options.plan:
+        for fault in schedule(options.seed, options.seconds):
+            print(f"{fault.at_seconds:6.1f} s  {fault.name}")
+        return 0
     print(f"seed {options.seed}, {options.seconds:g} s, {options.sessions} sessions", flush=True)
-    with _database(options.database) as url:
+    with _database(options.database) as postgresql:
         report = asyncio.run(
             run(
                 seconds=options.seconds,
@@ -31,21 +38,31 @@ def main() -> int:
                 sessions=options.sessions,
                 web=options.web,
                 workers=options.workers,
-                database_url=url,
-                say=lambda line: print(line, flush=True),
+                postgresql=postgresql,
+                say=_teller(),
             )
         )
+    if sys.stdout.isatty():
+        print()
     print(report.text())
     return 1 if report.breaches else 0
 
 
+def _teller() -> Callable[[str], None]:
+    """Show progress in one line of a terminal, else in a line each."""
+    if not sys.stdout.isatty():
+        return lambda line: print(line, flush=True)
+    width = shutil.get_terminal_size().columns - 1
+    return lambda line: print(f"\r{line[:width].ljust(width)}", end="", flush=True)
+
+
 @contextlib.contextmanager
-def _database(kind: str) -> Iterator[str | None]:
+def _database(kind: str) -> Iterator[PostgresqlServer | None]:
     if kind == "sqlite":
         yield None
         return
     with postgresql_running() as server:
-        yield server.create("chaos")
+        yield server
 
 
 if __name__ == "__main__":

@@ -2,8 +2,26 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import math
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+
+_SETTLING_SECONDS = 2.0
+"""For so long after a fault has ended, what is slow may be slow because of it."""
+
+CAUGHT_UP_SECONDS = 1.0
+
+
+@dataclass
+class Fault:
+    """One fault that was carried out; times as ``time.monotonic`` gives them."""
+
+    name: str
+    began: float
+    ended: float = math.inf
 
 
 @dataclass
@@ -14,23 +32,85 @@ class Report:
     """By final status."""
     attempts: Counter[int] = field(default_factory=Counter)
     """Answers by the number of the attempt that ended them."""
-    faults: Counter[str] = field(default_factory=Counter)
+    faults: list[Fault] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Faults that cannot be made here, with the reason."""
     transports: Counter[str] = field(default_factory=Counter)
     """Connections by transport."""
     histories: Counter[str] = field(default_factory=Counter)
     refusals: Counter[str] = field(default_factory=Counter)
     """Requests that were refused in the documented way, by code."""
+    events: Counter[str] = field(default_factory=Counter)
+    """Records of the outbox by type."""
     breaches: list[str] = field(default_factory=list)
     """Each a sentence; a run without any kept every promise."""
-    failover_seconds: list[float] = field(default_factory=list)
-    """From the last event before another attempt to that attempt's first."""
+    failover_seconds: defaultdict[str, list[float]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+    """By what happened to the worker: from then to the next chunk at a client, nothing else being
+    wrong meanwhile."""
+    disturbed: int = 0
+    """Failovers that are not counted, because something else went wrong as well."""
     resume_seconds: list[float] = field(default_factory=list)
-    """From opening a connection to its first frame."""
+    """From opening a connection to its first frame, whatever is going on."""
+    caught_up_seconds: defaultdict[str, list[float]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+    """By what ended the connection before: from opening the next one to having everything that
+    the log had then, nothing else being wrong meanwhile."""
+    fault_now: Fault | None = None
+    _interrupted: dict[str, tuple[Fault, float]] = field(default_factory=dict)
 
     @property
     def asked(self) -> int:
         """Count the questions that were accepted."""
         return sum(self.answers.values())
+
+    @contextmanager
+    def doing(self, name: str) -> Iterator[None]:
+        """Note a fault; it has ended with the block."""
+        fault = self.fault_now = Fault(name, time.monotonic())
+        self.faults.append(fault)
+        try:
+            yield
+        finally:
+            fault.ended = time.monotonic()
+            self.fault_now = None
+
+    def interrupt(self, sessions: Mapping[str, str]) -> None:
+        """Note that the workers of these sessions are about to end, by the fault that is made."""
+        assert self.fault_now is not None
+        for session_id in sessions:
+            self._interrupted[session_id] = (self.fault_now, time.monotonic())
+
+    def interrupted(self, session_id: str) -> bool:
+        """Say whether a session's answer lost its worker, and has not gone on since."""
+        return session_id in self._interrupted
+
+    def gone_on(self, session_id: str, *, answered: bool = False) -> None:
+        """Note that a client was given the first chunk since; or the answer had been whole."""
+        fault, since = self._interrupted.pop(session_id)
+        if answered:
+            return
+        if self.only(fault, since):
+            self.failover_seconds[fault.name].append(time.monotonic() - since)
+        else:
+            self.disturbed += 1
+
+    def caught_up(self, after: Fault, since: float) -> None:
+        """Note that a client whose connection a fault had ended has everything again."""
+        if self.only(after, since):
+            self.caught_up_seconds[after.name].append(time.monotonic() - since)
+
+    def only(self, fault: Fault, since: float) -> bool:
+        """Say whether nothing but this fault was going on since then."""
+        return all(
+            other is fault or other.ended + _SETTLING_SECONDS < since for other in self.faults
+        )
+
+    def last_fault(self, name: str) -> Fault | None:
+        """Give the fault of that name that was made last."""
+        return next((fault for fault in reversed(self.faults) if fault.name == name), None)
 
     def text(self) -> str:
         """Write it for a person."""
@@ -41,9 +121,15 @@ class Report:
             *_counted("connections by", self.transports),
             *_counted("histories,", self.histories),
             *_counted("refused,", self.refusals),
-            *_counted("harm,", self.faults),
-            f"failover gap         {_spread(self.failover_seconds)}",
-            f"time to resume       {_spread(self.resume_seconds)}",
+            *_counted("recorded,", self.events),
+            *_counted("harm,", Counter(fault.name for fault in self.faults)),
+            *(f"skipped, {name}: {reason}" for name, reason in sorted(self.skipped.items())),
+            "from a worker's end to the next chunk at a client, nothing else being wrong:",
+            *_spreads(self.failover_seconds),
+            f"  (and {self.disturbed} while something else was wrong)",
+            "from a new connection to having all there is, nothing else being wrong:",
+            *_spreads(self.caught_up_seconds, within=CAUGHT_UP_SECONDS),
+            f"from any connection to its first frame: {spread(self.resume_seconds)}",
             f"promises broken      {len(self.breaches)}",
             *(f"  {breach}" for breach in self.breaches[:20]),
         ]
@@ -52,10 +138,24 @@ class Report:
 
 def _counted(label: str, counts: Counter[str] | Counter[int]) -> list[str]:
     ordered = sorted(counts.items(), key=lambda item: str(item[0]))
-    return [f"{f'{label} {name}':<40} {count}" for name, count in ordered]
+    return [f"{f'{label} {name}':<48} {count}" for name, count in ordered]
 
 
-def _spread(seconds: list[float]) -> str:
+def _spreads(by_name: Mapping[str, list[float]], *, within: float | None = None) -> list[str]:
+    if not by_name:
+        return ["  none seen"]
+    lines = []
+    for name, seconds in sorted(by_name.items()):
+        share = ""
+        if within is not None:
+            kept = sum(one <= within for one in seconds) / len(seconds)
+            share = f", {kept:.1%} within {within:g} s"
+        lines.append(f"  {name}: {spread(seconds)}{share}")
+    return lines
+
+
+def spread(seconds: list[float]) -> str:
+    """Write a distribution: the median, the 99th of a hundred, the longest."""
     if not seconds:
         return "none seen"
     ordered = sorted(seconds)

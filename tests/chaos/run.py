@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from tests.chaos.faults import Saboteur, schedule
+from tests.chaos.outbox import check_outbox
 from tests.chaos.report import Report
+from tests.chaos.stage import staged
 from tests.chaos.talker import Talker
-from tests.support.nodes import Cluster, running_cluster
+from tests.support.nodes import Cluster
+from tests.support.postgresql import PostgresqlServer
 
 _CALM_SECONDS = 8.0
 """At the end nothing more goes wrong: what is still open must end by itself."""
 
-_PROGRESS_SECONDS = 5.0
+_PROGRESS_SECONDS = 2.0
+_BAR_WIDTH = 30
 
 
 async def run(
@@ -26,37 +31,51 @@ async def run(
     sessions: int,
     web: int,
     workers: int,
-    database_url: str | None,
+    postgresql: PostgresqlServer | None,
     say: Callable[[str], None],
 ) -> Report:
     """Do harm for ``seconds`` while ``sessions`` talkers ask and read; give what came of it."""
     report = Report()
-    with tempfile.TemporaryDirectory(prefix="throughline-chaos-") as name:
-        async with running_cluster(
-            Path(name), web=web, workers=workers, database_url=database_url
-        ) as cluster:
-            until = time.monotonic() + seconds
-            saboteur = Saboteur(cluster, seed, report)
-            progress = asyncio.ensure_future(_progress(report, until, say))
+    directory = Path(tempfile.mkdtemp(prefix="throughline-chaos-"))
+    async with staged(
+        directory, seed=seed, web=web, workers=workers, postgresql=postgresql
+    ) as stage:
+        began = time.monotonic()
+        until = began + seconds
+        saboteur = Saboteur(stage, seed, report)
+        progress = asyncio.ensure_future(_progress(report, began, until, say))
+        try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(
                     saboteur.carry_out(schedule(seed, max(seconds - _CALM_SECONDS, 0)))
                 )
                 for number in range(sessions):
-                    group.create_task(Talker(cluster, number, seed, report).talk(until))
+                    group.create_task(Talker(stage, number, seed, report).talk(until))
+        finally:
             progress.cancel()
-            report.breaches.extend(_bugs(cluster))
+        await check_outbox(stage.cluster.database_url, report)
+        report.breaches.extend(_bugs(stage.cluster))
+    if report.breaches:
+        say(f"what the processes said is kept in {directory}")
+    else:
+        shutil.rmtree(directory)
     return report
 
 
-async def _progress(report: Report, until: float, say: Callable[[str], None]) -> None:
+async def _progress(report: Report, began: float, until: float, say: Callable[[str], None]) -> None:
+    told = 0
     while True:
         await asyncio.sleep(_PROGRESS_SECONDS)
-        left = max(until - time.monotonic(), 0)
-        harm = sum(report.faults.values())
+        for breach in report.breaches[told:]:
+            say(f"PROMISE BROKEN: {breach}\n")
+        told = len(report.breaches)
+        done = min((time.monotonic() - began) / (until - began), 1.0)
+        bar = ("#" * int(done * _BAR_WIDTH)).ljust(_BAR_WIDTH, ".")
+        now = report.fault_now.name if report.fault_now else ""
         say(
-            f"{left:5.0f} s left: {report.asked} answers ended, {harm} faults,"
-            f" {len(report.breaches)} promises broken"
+            f"[{bar}] {time.monotonic() - began:4.0f} s, {report.asked} answers ended,"
+            f" {len(report.faults)} faults, {len(report.breaches)} promises broken"
+            f"{f'; now: {now}' if now else ''}"
         )
 
 
@@ -66,5 +85,8 @@ def _bugs(cluster: Cluster) -> list[str]:
         f"{log.stem}: {line[:300]}"
         for log in sorted(cluster.directory.glob("*.log"))
         for line in log.read_text(errors="replace").splitlines()
-        if "_crashed" in line or "unexpected error" in line or line.startswith("Traceback")
+        if "_crashed" in line
+        or "unexpected error" in line
+        or "session_log_refused" in line
+        or line.startswith("Traceback")
     ]

@@ -10,12 +10,16 @@ import time
 from typing import Any
 
 import httpx
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
 from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
-from tests.chaos.report import Report
+from app.streams import keys
+from tests.chaos.report import Fault, Report
+from tests.chaos.stage import Stage
 from tests.support.contract_client import ContractBreachError, ContractClient, SseParser
-from tests.support.nodes import Cluster
+from tests.support.nodes import Node
 
 _STUCK_SECONDS = 90.0
 _RETRY_SECONDS = 0.2
@@ -26,15 +30,22 @@ _Event = tuple[str | None, str, Any]
 class Talker:
     """One session with one reader that keeps to the contract's rule."""
 
-    def __init__(self, cluster: Cluster, number: int, seed: int, report: Report) -> None:
-        """Take the cluster; what it does follows from the seed and its number."""
-        self._cluster = cluster
+    def __init__(self, stage: Stage, number: int, seed: int, report: Report) -> None:
+        """Take the stage; what it does follows from the seed and its number."""
+        self._stage = stage
         self._session_id = f"s-{number}"
         self._chance = random.Random(seed * 100_003 + number)
         self._report = report
         self._client = ContractClient()
         self._client.position = "0-0"
-        self._last_event = 0.0
+        self._node: Node | None = None
+        """The web node that this was connected to last."""
+        self._broken_by: Fault | None = None
+        """What ended the connection before, where that was a web node's end."""
+        self._awaited: tuple[int, int] | None = None
+        """The position at which this has caught up after that."""
+        self._goes_on = False
+        """Whether another attempt has begun since the answer lost its worker."""
 
     async def talk(self, until: float) -> None:
         """Ask one question after the other until that moment (``time.monotonic``)."""
@@ -74,9 +85,11 @@ class Talker:
             try:
                 async with asyncio.timeout(self._chance.uniform(0.3, 4.0)):
                     await self._read(transport, answer_id)
+                self._broken_by = self._end_of_node()
             except TimeoutError:
-                pass
+                self._broken_by = None
             except (httpx.TransportError, WebSocketException, OSError):
+                self._broken_by = self._end_of_node()
                 await asyncio.sleep(_RETRY_SECONDS)
             except ContractBreachError as breach:
                 self._breach(transport, str(breach))
@@ -110,6 +123,8 @@ class Talker:
 
     async def _read(self, transport: str, answer_id: str) -> None:
         self._report.transports[transport] += 1
+        broken_by = self._broken_by
+        self._awaited = await self._tail() if broken_by else None
         opened = time.monotonic()
         source = {"sse": self._sse, "poll": self._poll, "websocket": self._websocket}[transport]
         first = True
@@ -118,19 +133,53 @@ class Talker:
                 self._report.resume_seconds.append(time.monotonic() - opened)
                 first = False
             self._apply(event)
+            if broken_by is not None and self._has_caught_up():
+                self._report.caught_up(broken_by, opened)
+                broken_by = None
             if self._client.is_complete(answer_id):
                 return
 
     def _apply(self, event: _Event) -> None:
         event_id, kind, data = event
-        now = time.monotonic()
-        if kind == "start" and data["attempt"] > 1:
-            self._report.failover_seconds.append(now - self._last_event)
         if kind == "history":
             self._report.histories[data["reason"]] += 1
-        if event_id is not None:
-            self._last_event = now
         self._client.apply(event_id, kind, data)
+        if self._report.interrupted(self._session_id):
+            if kind == "start":
+                self._goes_on = True
+            elif kind == "history" or (kind == "message" and data["is_complete"]):
+                self._report.gone_on(self._session_id, answered=not self._goes_on)
+                self._goes_on = False
+            elif kind == "chunk" and self._goes_on:
+                self._report.gone_on(self._session_id)
+                self._goes_on = False
+
+    def _has_caught_up(self) -> bool:
+        position = self._client.position
+        if self._awaited is None or position is None:
+            return False
+        epoch, seq = (int(part) for part in position.split("-"))
+        return epoch != self._awaited[0] or seq >= self._awaited[1]
+
+    async def _tail(self) -> tuple[int, int] | None:
+        """Read where the session's log stands, past every network of ours."""
+        with contextlib.suppress(RedisError, OSError):
+            async with Redis.from_url(self._stage.cluster.redis_url) as redis:
+                newest: Any = await redis.xrevrange(keys.log(self._session_id), count=1)
+                epoch, seq = newest[0][0].decode().split("-") if newest else ("0", "0")
+                return int(epoch), int(seq)
+        return None
+
+    def _end_of_node(self) -> Fault | None:
+        """Say which fault ended the node that this was connected to; None where it lives."""
+        if self._node is None or self._node in self._stage.cluster.web:
+            return None
+        killed, drained = (
+            self._report.last_fault(f"web node {how}") for how in ("killed", "drained")
+        )
+        return max(
+            (one for one in (killed, drained) if one), key=lambda one: one.began, default=None
+        )
 
     async def _sse(self) -> Any:
         headers = {"Accept": "text/event-stream", "Last-Event-ID": str(self._client.position)}
@@ -167,7 +216,7 @@ class Talker:
                 yield event["id"], event["type"], event["data"]
 
     async def _websocket(self) -> Any:
-        url = self._chance.choice(self._cluster.web).url.replace("http", "ws", 1)
+        url = self._url().replace("http", "ws", 1)
         query = f"session_id={self._session_id}&last_event_id={self._client.position}"
         async with connect(f"{url}/ws/chat?{query}", close_timeout=1, max_size=None) as socket:
             async for text in socket:
@@ -181,14 +230,22 @@ class Talker:
     # ---- Keeping count.
 
     def _http(self) -> httpx.AsyncClient:
-        url = self._chance.choice(self._cluster.web).url
-        return httpx.AsyncClient(base_url=url, timeout=25, verify=False)  # noqa: S501  plain HTTP
+        # Without verification, which is not needed for plain HTTP and takes long to set up.
+        return httpx.AsyncClient(base_url=self._url(), timeout=12, verify=False)  # noqa: S501
+
+    def _url(self) -> str:
+        self._node = self._chance.choice(self._stage.cluster.web)
+        return self._stage.url(self._node)
 
     def _has_text(self, answer_id: str) -> bool:
         return bool(self._client.messages.get(answer_id, {}).get("content"))
 
     def _refused(self, answer: httpx.Response) -> None:
-        problem = answer.json()
+        try:
+            problem = answer.json()
+        except ValueError:
+            self._breach(str(answer.request.url.path), f"answered with {answer.content[:100]!r}")
+            return
         self._report.refusals[problem["code"]] += 1
         if answer.status_code != 503:
             self._breach(str(answer.request.url.path), f"answered {answer.status_code}: {problem}")
