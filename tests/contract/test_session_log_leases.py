@@ -273,3 +273,19 @@ async def test_one_stale_batch_does_not_hold_up_the_others(steps: Steps) -> None
     active = (await steps.log.snapshot(OTHER_SESSION)).active
     assert active is not None
     assert active.text == "kept"
+
+
+async def test_an_answer_that_is_gone_on_with_has_its_text_before_its_attempt(steps: Steps) -> None:
+    """Whoever reads, stops or takes it between the question and the next attempt finds it."""
+    await steps.answer(ANSWER, "so ", "far")
+    await steps.log.submit(SESSION, ANSWER, 2, [], kept="so far", pristine=False)
+    snapshot = await steps.log.snapshot(SESSION)
+    claimed = await steps.claim()
+    for active in (snapshot.active, claimed.active):
+        assert active is not None
+        assert (active.message_id, active.attempt, active.text) == (ANSWER, 2, "so far")
+    await steps.start(claimed.lease, attempt=3, kept="so far")
+    assert await steps.write(claimed.lease, 0, ", so good", attempt=3) is AppendOutcome.OK
+    snapshot = await steps.log.snapshot(SESSION)
+    assert snapshot.active is not None
+    assert snapshot.active.text == "so far, so good"

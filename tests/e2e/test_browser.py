@@ -153,7 +153,8 @@ async def test_a_page_outlives_its_node(tmp_path: Path) -> None:
         await expect(page.locator(_LAST)).to_contain_text(" 30 ", timeout=10_000)
         node = cluster.web[0]
         node.kill()
-        await expect(page.locator("#connection")).not_to_have_text("Live", timeout=10_000)
+        connection = page.locator("#connection")
+        await expect(connection).to_have_attribute("data-state", "reconnecting", timeout=10_000)
         await cluster.start_web("web-again", port=int(node.url.rsplit(":", 1)[1]))
         await _finished(page)
         stored = (await messages(cluster.web[-1], session_id))[-1]

@@ -223,6 +223,7 @@ class TestSessions:
                 ("POST", f"/api/chat/{message_id}/regenerate"),
                 ("GET", f"/chat/{asked['session_id']}"),
                 ("GET", f"/chat/{asked['session_id']}/stream"),
+                ("GET", f"/chat/{asked['session_id']}/poll"),
             ):
                 body = {"json": {"title": "x"}} if method == "PATCH" else {}
                 answer = await stranger.request(method, url, **body)  # type: ignore[arg-type]

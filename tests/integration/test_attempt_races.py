@@ -38,7 +38,7 @@ class _Words:
     kind = "demo"
     continues = False
 
-    def continues_from(self, request: GenerationRequest) -> bool:
+    async def continues_from(self, request: GenerationRequest) -> bool:
         return not request.kept
 
     async def generate(self, request: GenerationRequest) -> Pieces:
@@ -95,7 +95,6 @@ class _Stage:
                     lease_ms=60_000,
                     max_attempts=3,
                     max_turns=10,
-                    silence_seconds=10,
                     max_characters=1000,
                     storing_seconds=10,
                 ),

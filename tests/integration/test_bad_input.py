@@ -164,6 +164,7 @@ SESSIONS = [
     _getting("messages: another user's", "/api/sessions/theirs/messages", "not_found", 404),
     _getting("page: another user's", "/chat/theirs", "not_found", 404),
     _getting("page's stream: another user's", "/chat/theirs/stream", "not_found", 404),
+    _getting("page's poll: another user's", "/chat/theirs/poll", "not_found", 404),
     *(
         _getting(f"limit: {limit!r}", f"/api/sessions?limit={limit}", "validation_failed")
         for limit in ("0", "101", "-1", "1.5", "", "ten", "1e1", "%D9%A3", "99999999999999999999")
@@ -211,6 +212,8 @@ EVENTS = [
     _getting(
         "position on the page's stream", "/chat/mine/stream?last_event_id=x", "invalid_position"
     ),
+    _getting("position of the page's poll", "/chat/mine/poll?last_event_id=x", "invalid_position"),
+    _getting("wait of the page's poll", "/chat/mine/poll?wait=31", "validation_failed"),
     *(
         _getting(
             f"wait: {wait!r}",

@@ -225,7 +225,13 @@ class TestProbes:
             report = (await client.get("/health")).json()
             assert report["status"] in {"UP", "DEGRADED"}
             assert report["node_id"] == "web-under-test"
-            assert report["components"].keys() == {"redis", "database", "events", "disk"}
+            assert report["components"].keys() == {
+                "redis",
+                "database",
+                "events",
+                "disk",
+                "models",
+            }
             assert report["components"]["database"] == {"status": "UP"}
             assert (await client.get("/health/live")).json()["status"] == "UP"
             assert (await client.get("/health/ready")).status_code == 200

@@ -1,104 +1,41 @@
-"""The OpenAI-compatible model: a real llama.cpp server, and a scripted one for the faults."""
+"""The OpenAI-compatible model: a scripted server for its words, a real llama.cpp for the rest.
+
+What goes wrong is in ``test_model_faults.py``.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import socket
-import sys
+import itertools
+import time
 from base64 import b64encode
-from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, asynccontextmanager, closing
+from collections.abc import Iterator
+from contextlib import aclosing
 
+import httpx
 import pytest
 
-from app.domain.errors import AnswerFailed
 from app.domain.messages import Role, Usage
-from app.models.client import Finished, GenerationRequest, Turn
-from app.models.openai_compatible import OpenAICompatibleModel
-from tests.support.llama import ANSWER_MAX_TOKENS, MODEL_NAME, running_llama
+from app.models.client import Finished, Turn
+from tests.support.llama import ANSWER_MAX_TOKENS, CONTEXT_TOKENS, MODEL_NAME, running_llama
+from tests.support.model_answers import KEY, Outcome, answer, asking, model_at
 from tests.support.scripted_model import (
     CREDENTIALS,
     DONE,
     Cut,
-    Hang,
     Reply,
     Step,
     event,
     finish,
     scripted_model,
     text,
+    thought,
     usage,
 )
-
-KEY = "sk-a-key-that-nobody-must-see"
-
-
-@asynccontextmanager
-async def model_at(
-    base_url: str,
-    *,
-    api_key: str | None = KEY,
-    connect_seconds: float = 5,
-    silence_seconds: float = 30,
-    context_characters: int = 4000,
-) -> AsyncIterator[OpenAICompatibleModel]:
-    model = OpenAICompatibleModel(
-        base_url=base_url,
-        api_key=api_key,
-        model=MODEL_NAME,
-        connect_seconds=connect_seconds,
-        silence_seconds=silence_seconds,
-        context_characters=context_characters,
-    )
-    try:
-        yield model
-    finally:
-        await model.close()
+from tests.support.waiting import eventually
 
 
-def asking(question: str, *before: Turn, kept: str = "") -> GenerationRequest:
-    return GenerationRequest("m-1", "s-1", [*before, Turn(Role.USER, question)], kept)
-
-
-class Outcome:
-    """An answer as far as it got."""
-
-    def __init__(self) -> None:
-        self.pieces: list[str] = []
-        self.finished: Finished | None = None
-        self.failure: AnswerFailed | None = None
-
-    @property
-    def text(self) -> str:
-        return "".join(self.pieces)
-
-    @property
-    def code(self) -> str | None:
-        return self.failure.answer_code if self.failure else None
-
-
-async def answer(model: OpenAICompatibleModel, request: GenerationRequest) -> Outcome:
-    outcome = Outcome()
-    try:
-        async with aclosing(model.generate(request)) as pieces:
-            async for piece in pieces:
-                assert outcome.finished is None, "something came after the end"
-                if isinstance(piece, Finished):
-                    outcome.finished = piece
-                else:
-                    assert piece, "an empty piece"
-                    outcome.pieces.append(piece)
-    except AnswerFailed as failure:
-        outcome.failure = failure
-    assert (outcome.finished is None) != (outcome.failure is None)
-    return outcome
-
-
-async def scripted_answer(*steps: Step, silence_seconds: float = 30) -> Outcome:
-    async with (
-        scripted_model(*steps) as server,
-        model_at(server.base_url, silence_seconds=silence_seconds) as model,
-    ):
+async def scripted_answer(*steps: Step) -> Outcome:
+    async with scripted_model(*steps) as server, model_at(server.base_url) as model:
         return await answer(model, asking("What now?"))
 
 
@@ -130,7 +67,9 @@ async def test_the_request_holds_the_conversation_within_its_budget() -> None:
     recent = Turn(Role.USER, "Who are you?"), Turn(Role.ASSISTANT, "A model.")
     async with (
         scripted_model(text("Yes."), finish(), DONE) as server,
-        model_at(f"http://{server.address}/v1", context_characters=60) as model,
+        model_at(
+            f"http://{server.address}/v1", context_tokens=80, system_prompt="Be brief."
+        ) as model,
     ):
         await answer(model, asking("Really?", *old, *recent))
 
@@ -140,6 +79,7 @@ async def test_the_request_holds_the_conversation_within_its_budget() -> None:
     assert received.body["model"] == MODEL_NAME
     assert received.body["stream"] is True
     assert received.body["messages"] == [
+        {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "Who are you?"},
         {"role": "assistant", "content": "A model."},
         {"role": "user", "content": "Really?"},
@@ -191,170 +131,151 @@ async def test_half_a_character_at_the_end_is_replaced() -> None:
     assert outcome.pieces == ["a", "\ufffd"]
 
 
-UNREADABLE = {
-    "not JSON": b"data: {oops\n\n",
-    "not UTF-8": b'data: {"choices": "\xff"}\n\n',
-    "an array": event([]),
-    "null": event(None),
-    "choices that are a number": event({"choices": 5}),
-    "a choice that is null": event({"choices": [None]}),
-    "content that is a number": event({"choices": [{"delta": {"content": 5}}]}),
-    "an error": event({"error": {"message": f"boom {KEY}", "code": 500}}),
-}
+async def test_thoughts_come_apart_from_the_text() -> None:
+    outcome = await scripted_answer(
+        thought("Let me"), thought(" see\ud83d"), thought("\ude00."), text("Yes."), finish(), DONE
+    )
 
-
-@pytest.mark.parametrize("sent", UNREADABLE.values(), ids=UNREADABLE.keys())
-async def test_an_event_that_cannot_be_read_fails_the_answer_and_keeps_the_text(
-    sent: bytes,
-) -> None:
-    outcome = await scripted_answer(text("So far"), sent, finish(), DONE)
-
-    assert outcome.text == "So far"
-    assert outcome.code == "model_error"
-    assert KEY not in str(outcome.failure)
+    assert "".join(outcome.thoughts) == "Let me see\U0001f600."
+    assert outcome.pieces == ["Yes."]
 
 
 @pytest.mark.parametrize(
-    ("status", "code"),
+    "sent",
     [
-        (400, "model_error"),
-        (401, "model_unauthorized"),
-        (403, "model_unauthorized"),
-        (404, "model_not_found"),
-        (429, "model_rate_limited"),
-        (500, "model_error"),
-        (503, "model_error"),
+        (thought("Hm.", name="reasoning"), text("Yes.")),
+        (text("<think>Hm"), text(".</think>\n"), text("\nYes.")),
+    ],
+    ids=["the other name", "tags"],
+)
+async def test_thoughts_in_another_form(sent: tuple[bytes, ...]) -> None:
+    outcome = await scripted_answer(*sent, finish(), DONE)
+
+    assert ("".join(outcome.thoughts), outcome.text) == ("Hm.", "Yes.")
+
+
+async def test_thoughts_alone_are_no_answer() -> None:
+    outcome = await scripted_answer(text("<think>Hm"), finish("length"), DONE)
+
+    assert (outcome.thoughts, outcome.code) == (["Hm"], "empty_answer")
+
+
+TOO_LONG = {
+    "llama.cpp": {"type": "exceed_context_size_error", "n_ctx": 600, "message": "too large"},
+    "OpenAI": {"code": "context_length_exceeded", "message": "m"},
+    "vLLM": {"message": "This model's maximum context length is 600 tokens."},
+}
+
+
+@pytest.mark.parametrize("said", TOO_LONG.values(), ids=TOO_LONG.keys())
+async def test_a_conversation_that_is_too_long_after_all_is_given_shorter(
+    said: dict[str, object],
+) -> None:
+    """The settings say that the model takes more than it does. Its server's word is remembered."""
+    before = [Turn(Role.USER, "x" * 900), Turn(Role.ASSISTANT, "y" * 900)]
+    yes = (text("Yes."), finish(), DONE)
+    async with (
+        scripted_model(*yes, first=[[Reply(400, {"error": said})]]) as server,
+        model_at(server.base_url, context_tokens=1200) as model,
+    ):
+        outcomes = [await answer(model, asking("Really?", *before)) for _ in range(2)]
+
+    assert [outcome.text for outcome in outcomes] == ["Yes."] * 2
+    given = [len(received.body["messages"]) for received in server.received]
+    assert given == [3, 1, 1 if "n_ctx" in said else 3]
+
+
+async def test_a_model_that_takes_nothing_fails_the_answer() -> None:
+    async with (
+        scripted_model(Reply(400, {"error": TOO_LONG["OpenAI"]})) as server,
+        model_at(server.base_url, retries=2) as model,
+    ):
+        outcome = await answer(model, asking("Really?"))
+
+    assert outcome.code == "model_error"
+    assert len(server.received) == 5
+
+
+async def test_it_goes_on_after_a_text_where_it_was_set_up_to() -> None:
+    async with (
+        scripted_model(text(" 2, 3"), finish(), DONE) as server,
+        model_at(server.base_url, continues=True) as model,
+    ):
+        request = asking("Count.", kept="1, ")
+        assert model.continues
+        assert await model.continues_from(request)
+        outcome = await answer(model, request)
+
+    (received,) = server.received
+    assert received.body["messages"][-1] == {"role": "assistant", "content": "1, "}
+    assert received.body["continue_final_message"] is True
+    assert received.body["add_generation_prompt"] is False
+    assert outcome.text == " 2, 3"
+
+
+async def test_nothing_left_to_say_is_no_empty_answer() -> None:
+    """The worker before died between the last word and the end."""
+    async with (
+        scripted_model(finish(), DONE) as server,
+        model_at(server.base_url, continues=True) as model,
+    ):
+        outcome = await answer(model, asking("Count.", kept="1, 2, 3."))
+
+    assert outcome.failure is None
+
+
+async def test_a_text_that_leaves_no_room_for_more_is_started_over() -> None:
+    async with model_at("http://127.0.0.1:9/v1", continues=True, context_tokens=1000) as model:
+        assert await model.continues_from(asking("Count.", kept="a" * 1400))
+        assert not await model.continues_from(asking("Count.", kept="a" * 1600))
+
+
+TEMPLATED = "<|user|>Count.<|assistant|>"
+
+
+@pytest.mark.parametrize(
+    ("reply", "proved"),
+    [
+        (Reply(200, {"prompt": f"{TEMPLATED}So far: 1, 2,\n3 and "}), True),
+        (Reply(200, {"prompt": f"{TEMPLATED}So far: 1, 2,\n3 and"}), False),
+        (Reply(200, {"prompt": f"{TEMPLATED}So far: 1, 2,\n3 and <|end|>"}), False),
+        (Reply(200, {"prompt": 5}), False),
+        (Reply(200, []), False),
+        (Reply(404, {}), False),
     ],
 )
-async def test_a_refusal_has_its_own_code_and_tells_no_secret(status: int, code: str) -> None:
+async def test_whether_a_server_goes_on_is_asked_once(reply: Reply, proved: bool) -> None:
     async with (
-        scripted_model(
-            Reply(status, {"error": {"message": f"{KEY} at {CREDENTIALS}"}}, ("Retry-After: 1",))
-        ) as server,
+        scripted_model(by_path={"/apply-template": [reply]}) as server,
         model_at(server.base_url) as model,
     ):
-        outcome = await answer(model, asking("What now?"))
+        assert await model.continues_from(asking("Count."))
+        assert server.received == [], "there was nothing to go on with"
+        for _ in range(2):
+            assert await model.continues_from(asking("Count.", kept="1, ")) is proved
 
-    assert outcome.code == code
-    detail = str(outcome.failure)
-    assert KEY not in detail
-    assert CREDENTIALS not in detail
-    assert server.address not in detail
-    assert len(server.received) == 1
+    assert [received.path for received in server.received] == ["/apply-template"]
 
 
-async def test_a_cut_stream_keeps_what_had_come() -> None:
-    outcome = await scripted_answer(text("Half of"), Cut())
-
-    assert (outcome.text, outcome.code) == ("Half of", "model_cut_off")
-
-
-async def test_a_stream_that_ends_without_an_end_marker_is_cut_off() -> None:
-    outcome = await scripted_answer(text("Half of"))
-
-    assert (outcome.text, outcome.code) == ("Half of", "model_cut_off")
-
-
-async def test_done_without_a_finish_reason_is_no_end() -> None:
-    outcome = await scripted_answer(text("Half of"), DONE)
-
-    assert (outcome.text, outcome.code) == ("Half of", "model_cut_off")
-
-
-async def test_an_answer_is_whole_when_only_the_streams_end_is_missing() -> None:
-    outcome = await scripted_answer(text("All of it."), finish(), Cut())
-
-    assert outcome.text == "All of it."
-    assert outcome.finished == Finished(None, "stop")
-
-
-async def test_an_answer_without_text_is_a_failure() -> None:
-    outcome = await scripted_answer(text(""), finish(), usage(9, 0), DONE)
-
-    assert outcome.code == "empty_answer"
-
-
-async def test_a_connection_dropped_before_the_response_is_unreachable() -> None:
-    outcome = await scripted_answer(Cut())
-
-    assert outcome.code == "model_unreachable"
-
-
-async def test_a_refused_connection_is_unreachable() -> None:
-    with closing(socket.socket()) as taken:
-        taken.bind(("127.0.0.1", 0))  # bound and never listening: nobody else can take it
-        port = taken.getsockname()[1]
-        async with model_at(f"http://{CREDENTIALS}@127.0.0.1:{port}/v1") as model:
-            outcome = await answer(model, asking("What now?"))
-
-    assert outcome.code == "model_unreachable"
-    assert CREDENTIALS not in str(outcome.failure)
-    assert str(port) not in str(outcome.failure)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="fills a listening queue as Linux counts it")
-async def test_a_connection_that_does_not_come_about_is_unreachable() -> None:
-    with closing(socket.socket()) as full, closing(socket.socket()) as waiting:
-        full.bind(("127.0.0.1", 0))
-        full.listen(0)
-        waiting.connect(full.getsockname())
-        port = full.getsockname()[1]
-        async with model_at(f"http://127.0.0.1:{port}/v1", connect_seconds=0.1) as model:
-            outcome = await answer(model, asking("What now?"))
-
-    assert outcome.code == "model_unreachable"
-
-
-@pytest.mark.parametrize("before", [(), (text("So far"),)], ids=["at once", "after a piece"])
-async def test_a_silent_server_is_a_timeout(before: tuple[bytes, ...]) -> None:
-    outcome = await scripted_answer(*before, Hang(), silence_seconds=0.1)
-
-    assert outcome.code == "model_timeout"
-    assert outcome.text == ("So far" if before else "")
-
-
-async def test_closing_the_answer_closes_the_connection_to_the_server() -> None:
+@pytest.mark.parametrize("reply", [Reply(503, {}), Cut(), Reply(429, {})])
+async def test_a_server_that_does_not_say_is_asked_again(reply: Step) -> None:
+    yes = Reply(200, {"prompt": f"{TEMPLATED}So far: 1, 2,\n3 and "})
     async with (
-        scripted_model(text("One"), Hang()) as server,
+        scripted_model(yes, first=[[reply]]) as server,
         model_at(server.base_url) as model,
     ):
-        pieces = model.generate(asking("What now?"))
-        assert await anext(pieces) == "One"
+        request = asking("Count.", kept="1, ")
+        assert not await model.continues_from(request)
+        assert await model.continues_from(request)
 
-        await pieces.aclose()
-
-        async with asyncio.timeout(5):
-            await server.left_by_client.wait()
+    assert len(server.received) == 2
 
 
-async def test_cancelling_the_task_closes_the_connection_to_the_server() -> None:
-    async with (
-        scripted_model(text("One"), Hang()) as server,
-        model_at(server.base_url) as model,
-    ):
-        first = asyncio.Event()
-
-        async def read() -> None:
-            async with aclosing(model.generate(asking("What now?"))) as pieces:
-                async for _ in pieces:
-                    first.set()
-
-        reading = asyncio.create_task(read())
-        async with asyncio.timeout(5):
-            await first.wait()
-        reading.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await reading
-
-        async with asyncio.timeout(5):
-            await server.left_by_client.wait()
-
-
-async def test_it_does_not_go_on_after_a_text() -> None:
-    async with model_at("http://127.0.0.1:9/v1") as model:
-        assert model.continues is False
-        assert model.continues_from(asking("What now?"))
-        assert not model.continues_from(asking("What now?", kept="So"))
+async def test_it_does_not_go_on_after_a_text_unless_it_is_known_to() -> None:
+    async with model_at("http://127.0.0.1:9/v1", continues=False) as model:
+        assert not model.continues
+        assert await model.continues_from(asking("What now?"))
+        assert not await model.continues_from(asking("What now?", kept="So"))
         with pytest.raises(ValueError, match="cannot go on"):
             await anext(model.generate(asking("What now?", kept="So")))
 
@@ -390,10 +311,69 @@ async def test_a_real_model_streams_an_answer(llama: str) -> None:
 
 
 @pytest.mark.model
-@pytest.mark.timeout(120)
-async def test_a_real_model_refuses_a_question_longer_than_its_context(llama: str) -> None:
-    async with model_at(llama, api_key=None) as model:
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_a_real_model_answers_a_question_longer_than_its_context(llama: str) -> None:
+    """Shortened by our own count first, and by the server's word where that was not enough."""
+    async with model_at(llama, api_key=None, context_tokens=100_000) as model:
         outcome = await answer(model, asking("鯨" * 5000))
 
-    assert outcome.code == "model_error"
-    assert "400" in str(outcome.failure)
+    assert outcome.failure is None
+    assert outcome.finished is not None
+    assert outcome.finished.usage is not None
+    assert outcome.finished.usage.prompt_tokens < CONTEXT_TOKENS
+
+
+@pytest.mark.model
+@pytest.mark.timeout(120)
+async def test_a_real_server_stops_generating_when_nobody_reads(llama: str) -> None:
+    """It has one place, which an answer that was given up must not hold."""
+    slots = f"{llama.removesuffix('/v1')}/slots"
+
+    def idle() -> bool:
+        (place,) = httpx.get(slots).json()
+        return not place["is_processing"]
+
+    async def seconds(*, whole: bool) -> float:
+        async with aclosing(model.generate(asking("Tell me a very long story."))) as pieces:
+            await anext(pieces)
+            began = time.monotonic()
+            async for _ in pieces:
+                if not whole:
+                    break
+        await eventually(idle, "the server to stop generating")
+        return time.monotonic() - began
+
+    async with model_at(llama, api_key=None) as model:
+        undisturbed = await seconds(whole=True)
+        assert await seconds(whole=False) < undisturbed / 2
+
+
+@pytest.mark.model
+@pytest.mark.timeout(300)
+async def test_the_seam_of_a_real_model_drops_and_repeats_no_character(llama: str) -> None:
+    """Cut after each of its pieces, and within words, it says what it would have said anyway.
+
+    The model is deterministic here: it takes the likeliest word each time. What it says after a
+    cut is then what it said there before, to the character; a space that a tokenizer or a template
+    drops at the seam, or says twice, is a difference.
+    """
+    async with model_at(llama, api_key=None) as model:
+        question = "Write: The quick brown fox jumps over the lazy dog."
+        whole = await answer(model, asking(question))
+        assert len(whole.pieces) > 8
+        ends = list(itertools.accumulate(len(piece) for piece in whole.pieces))[:-1]
+        cuts = ends[:4] + ends[4::4]
+        assert any(whole.text[cut] == " " for cut in cuts), "no cut before a space"
+        for cut in cuts:
+            request = asking(question, kept=whole.text[:cut])
+            assert await model.continues_from(request)
+            said = ""
+            async with aclosing(model.generate(request)) as pieces:
+                async for piece in pieces:
+                    said += piece if isinstance(piece, str) else ""
+                    if len(said) > 12:
+                        break
+            assert said
+            before = whole.text[cut:]
+            assert before.startswith(said[: len(before)]), f"cut at {cut}: {said!r}"

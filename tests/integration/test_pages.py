@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import re
 import uuid
 from collections.abc import AsyncIterator
@@ -45,10 +46,12 @@ class Page(HTMLParser):
         self.fields: dict[str, str] = {}
         self.form: dict[str, str | None] = {}
         self.stream = ""
+        self.position = ""
         self.loaded: list[str] = []
         self.inline: list[str] = []
         self._article = ""
         self._divisions = 0
+        self._elsewhere = False
         self._into: dict[str, str] | None = None
         self._key = ""
         self.feed(html)
@@ -67,16 +70,18 @@ class Page(HTMLParser):
         elif tag == "textarea":
             self._into, self._key = self.fields, found["name"] or ""
             self.fields[self._key] = ""
-        elif tag == "input":
+        elif tag == "input" and not self._elsewhere:
             self.fields[found["name"] or ""] = found["value"] or ""
         elif tag == "form":
-            self.form = found
-        elif tag == "script":
-            self.loaded.append(found.get("src") or "inline")
-        elif tag == "link":
-            self.loaded.append(found["href"] or "")
-        if "hx-sse:connect" in found:
-            self.stream = found["hx-sse:connect"] or ""
+            # The page has others beside the one to ask with.
+            self._elsewhere = found.get("id") != "composer"
+            if not self._elsewhere:
+                self.form = found
+        elif tag in {"script", "link"}:
+            self.loaded.append(found.get("src") or found.get("href") or "inline")
+        if found.get("id") == "stream":
+            session_id, self.position = found["data-session"], found["data-position"] or ""
+            self.stream = f"/chat/{session_id}/stream?last_event_id={self.position}"
 
     def handle_endtag(self, tag: str) -> None:
         if tag == "div":
@@ -123,7 +128,7 @@ class TestShowing:
         page = _page(await client.get(f"/chat/{session_id}"))
         polled = await client.get(f"/api/sessions/{session_id}/events?transport=poll")
         position = polled.json()["position"]
-        assert page.stream == f"/chat/{session_id}/stream?last_event_id={position}"
+        assert page.position == position
         assert page.texts[f"m-{message_id}"] == "hi"
 
     async def test_text_and_stream_together_are_the_stored_answer(
@@ -349,12 +354,61 @@ class TestItsStream:
         async with following(client, page.stream) as fragments:
             await until(fragments, "welcome")
             await client.delete(f"/api/sessions/{session_id}")
-            live = await until(fragments, "end")
+            live = await until(fragments, "bye")
             assert [event async for event in fragments] == []
         async with following(client, page.stream) as fragments:
-            late = await until(fragments, "end")
+            late = await until(fragments, "bye")
+        polled = (await client.get(page.stream.replace("/stream?", "/poll?"))).json()
         for seen in (live, late):
-            assert any("was deleted" in event.data for event in seen)
+            assert json.loads(seen[-1].data)["reason"] == "session_deleted"
+            assert seen[-2].data == polled["html"]
+        assert polled["ended"] is True
+        assert "was deleted" in polled["html"]
+
+    async def test_polls_bring_what_the_stream_does_and_stand_where_they_say(
+        self, client: httpx.AsyncClient
+    ) -> None:
+        asked = await ask(client, "/count 60 10")
+        message_id = asked["assistant_message"]["message_id"]
+        position, polled, seen = asked["position"], {"html": ""}, 0
+        while f'id="m-{message_id}" class="message assistant"' not in polled["html"]:
+            answer = await client.get(
+                f"/chat/{asked['session_id']}/poll?last_event_id={position}&wait=5"
+            )
+            polled, seen = answer.json(), seen + 1
+            assert answer.headers["cache-control"] == "no-store"
+            assert polled["html"]
+            assert polled["position"] != position
+            assert polled["ended"] is False
+            position = polled["position"]
+        assert seen > 2
+        text = Page(polled["html"]).texts[f"m-{message_id}"]
+        assert text == " ".join(str(number) for number in range(1, 61))
+
+    async def test_a_poll_that_finds_nothing_new_says_where_it_stands(
+        self, client: httpx.AsyncClient
+    ) -> None:
+        session_id, _ = await _conversation(client, "/echo hi")
+        position = _page(await client.get(f"/chat/{session_id}")).position
+        path = f"/chat/{session_id}/poll?last_event_id={position}"
+        assert (await client.get(path)).json() == {
+            "html": "",
+            "position": position,
+            "ended": False,
+        }
+        assert (await client.head(f"{path}&wait=30")).status_code == 200
+        waiting = asyncio.ensure_future(client.get(f"{path}&wait=30"))
+        await client.patch(f"/api/sessions/{session_id}", json={"title": "Renamed"})
+        assert "Renamed" in (await waiting).json()["html"]
+
+    async def test_a_poll_without_a_position_brings_everything(
+        self, client: httpx.AsyncClient
+    ) -> None:
+        session_id, message_id = await _conversation(client, "/echo hi")
+        page = _page(await client.get(f"/chat/{session_id}"))
+        polled = (await client.get(f"/chat/{session_id}/poll")).json()
+        assert polled["position"] == page.position
+        assert Page(polled["html"]).texts[f"m-{message_id}"] == "hi"
 
     async def test_a_form_cannot_make_a_conversation_of_any_address(
         self, client: httpx.AsyncClient

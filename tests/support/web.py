@@ -130,7 +130,12 @@ async def _served(
     node = build_node(settings)
     listener = listen("127.0.0.1", 0, stalled_seconds=30)
     port = listener.getsockname()[1]
-    server = _LoopServer(node.application, drain=node.following.drain, drain_seconds=1)
+    server = _LoopServer(
+        node.application,
+        drain=node.following.drain,
+        drain_seconds=1,
+        websocket_deflate=settings.websocket_deflate,
+    )
     running = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         await eventually(lambda: server.started or running.done(), "the server is up")

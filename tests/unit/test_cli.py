@@ -83,7 +83,7 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         ),
         (("up", "--port", "x"), "PORT: must be a whole number from 1 to 65535, got 'x'"),
         (("web", "--port", "0"), "PORT: must be a whole number from 1 to 65535, got '0'"),
-        (("up", "--model", "x"), "MODEL_DEFAULT: must be demo or the value of MODEL_NAME"),
+        (("up", "--model", "x"), "MODEL_DEFAULT: must be one of demo, local"),
     ],
 )
 def test_wrong_usage_is_one_line_and_status_2(

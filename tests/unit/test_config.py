@@ -76,6 +76,7 @@ def test_every_mistake_is_named_at_once() -> None:
         LOG_LEVEL="loud",
         LEASE_TTL_SECONDS="0.1",
         FLUSH_INTERVAL_MS="2.5",
+        WEBSOCKET_DEFLATE="perhaps",
         NODE_ID="a:b",
         PUBLIC_ORIGIN="https://chat.example.org/path",
         MODEL_BASE_URL="https://models.example.org/v1",
@@ -89,6 +90,7 @@ def test_every_mistake_is_named_at_once() -> None:
         ),
         "LEASE_TTL_SECONDS: must be 0.5 to 3600, got '0.1'",
         "FLUSH_INTERVAL_MS: must be a whole number from 0 to 1000, got '2.5'",
+        "WEBSOCKET_DEFLATE: must be true or false, got 'perhaps'",
         "MODEL_NAME: must be set when MODEL_BASE_URL is",
     ]
 
@@ -127,7 +129,7 @@ def test_a_model_server_needs_its_address_and_its_model(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert mistakes(MODEL_NAME="m") == ["MODEL_BASE_URL: must be set when MODEL_NAME is"]
-    assert mistakes(MODEL_DEFAULT="m") == ["MODEL_DEFAULT: must be demo or the value of MODEL_NAME"]
+    assert mistakes(MODEL_DEFAULT="m") == ["MODEL_DEFAULT: must be one of demo"]
     assert mistakes(MODEL_NAME="two words", MODEL_BASE_URL="https://models.example.org") == [
         "MODEL_NAME: must be 1 to 200 printable ASCII characters without spaces, got 'two words'"
     ]
@@ -135,6 +137,70 @@ def test_a_model_server_needs_its_address_and_its_model(
     monkeypatch.setenv("MODEL_BASE_URL", "https://models.example.org/v1")
     for model in ("m", "demo"):
         assert Settings(model_default=model).model_default == model
+
+
+def test_several_models_in_one_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODEL_NAME", "m")
+    monkeypatch.setenv("MODEL_BASE_URL", "https://models.example.org/v1")
+    monkeypatch.setenv("MODEL_API_KEY", "key-1")
+    monkeypatch.setenv("OTHER_KEY", "key-3")
+    monkeypatch.setenv(
+        "MODELS",
+        """[{"id": "a", "base_url": "http://a.example/v1", "api_key": "key-2", "continues": true},
+            {"id": "b", "base_url": "http://b.example/v1", "api_key_env": "OTHER_KEY",
+             "name": "Large B", "model": "b-70b", "context_tokens": 32000, "max_concurrent": 4}]""",
+    )
+    settings = Settings(model_default="b")
+    assert [(one.id, one.api_key, one.continues) for one in settings.model_servers] == [
+        ("m", "key-1", None),
+        ("a", "key-2", True),
+        ("b", "key-3", None),
+    ]
+    for key in ("key-1", "key-2", "key-3"):
+        assert key not in repr(settings)
+        assert key not in repr(settings.model_servers)
+
+
+@pytest.mark.parametrize(
+    ("written", "mistake"),
+    [
+        ("opensesame", "must be a JSON list of models"),
+        ('{"id": "a"}', "must be a JSON list of models: Expected `array`, got `object`"),
+        (
+            '[{"id": "a", "base_url": "http://a/v1", "opensesame": 1}]',
+            (
+                "must be a JSON list of models: an entry may have id, base_url, name, model, "
+                "api_key, api_key_env, system_prompt, context_tokens, continues, max_concurrent"
+            ),
+        ),
+        (
+            '[{"id": "opensesame me", "base_url": "http://a/v1"}]',
+            "entry 1: id must be 1 to 200 printable ASCII characters without spaces",
+        ),
+        (
+            '[{"id": "a", "base_url": "ftp://u:opensesame@a/v1"}]',
+            "a: base_url must be an address that begins with http://, https://",
+        ),
+        (
+            '[{"id": "a", "base_url": "http://a/v1", "api_key": "opensesame", "api_key_env": "A"}]',
+            "a: must have api_key or api_key_env, not both",
+        ),
+        (
+            '[{"id": "a", "base_url": "http://a/v1", "context_tokens": 3}]',
+            ("must be a JSON list of models: Expected `int` >= 256 - at `$[0].context_tokens`"),
+        ),
+        ('[{"id": "demo", "base_url": "http://a/v1"}]', "there are two models with the id demo"),
+        (
+            '[{"id": "a", "base_url": "http://a/v1", "api_key_env": "NOT_SET_ANYWHERE"}]',
+            "the variable NOT_SET_ANYWHERE of a is not set",
+        ),
+    ],
+)
+def test_a_mistake_in_the_list_of_models_is_named_without_its_secrets(
+    written: str, mistake: str
+) -> None:
+    assert mistakes(MODELS=written) == [f"MODELS: {mistake}"]
+    assert "opensesame" not in mistake
 
 
 def test_no_message_and_no_repr_shows_a_secret() -> None:
@@ -223,6 +289,8 @@ def test_the_table_in_the_docs_is_the_truth() -> None:
             default = "generated"
         elif field.default is None:
             default = "unset"
+        elif isinstance(field.default, bool):
+            default = f"`{str(field.default).lower()}`"
         else:
             default = (
                 f"`{field.default:g}`"

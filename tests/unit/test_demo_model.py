@@ -30,6 +30,7 @@ async def said(question: str, kept: str = "", *, delay_ms: int = 0) -> tuple[lis
         async for piece in answer:
             if isinstance(piece, Finished):
                 return pieces, piece
+            assert isinstance(piece, str), "the demo does not think"
             pieces.append(piece)
     pytest.fail("there was no Finished")
 
@@ -302,9 +303,9 @@ async def test_the_markdown_page_uses_every_construct(construct: str) -> None:
 async def test_it_cannot_go_on_from_another_text() -> None:
     model = DemoModel(delay_ms=0)
 
-    assert model.continues_from(asking("hello"))
-    assert model.continues_from(asking("hello", ANSWERS.named("hello")[:7]))
-    assert not model.continues_from(asking("hello", "Something else"))
-    assert not model.continues_from(asking("hello", ANSWERS.named("hello") + " and more"))
+    assert await model.continues_from(asking("hello"))
+    assert await model.continues_from(asking("hello", ANSWERS.named("hello")[:7]))
+    assert not await model.continues_from(asking("hello", "Something else"))
+    assert not await model.continues_from(asking("hello", ANSWERS.named("hello") + " and more"))
     with pytest.raises(ValueError, match="something else"):
         await anext(model.generate(asking("hello", "Something else")))

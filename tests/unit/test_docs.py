@@ -62,11 +62,11 @@ class TestProblems:
 
 
 def _answer_codes() -> Iterator[str]:
-    """Give the codes of every AnswerFailed and AnswerError, where they are written."""
+    """Give the codes of every AnswerFailed, ModelFailed and AnswerError, where they are written."""
     for node in nodes():
         match node:
             case ast.Call(
-                func=ast.Name(id="AnswerFailed" | "AnswerError"),
+                func=ast.Name(id="AnswerFailed" | "AnswerError" | "ModelFailed"),
                 args=[ast.Constant(value=str(code)), *_],
             ):
                 yield code
@@ -228,7 +228,7 @@ class TestDemo:
 class TestRedis:
     def test_every_key_is_in_the_table_and_no_other(self) -> None:
         channels = {_named(keys.channel), _named(keys.worker_channel)}
-        known = {keys.JOBS, keys.RECONCILER} | {
+        known = {keys.JOBS, keys.RECONCILER, keys.MODELS} | {
             _named(function)
             for name, function in inspect.getmembers(keys, inspect.isfunction)
             if name != "session_of_channel"

@@ -48,6 +48,10 @@ def _pieces(text: str, cuts: list[int]) -> list[str]:
     return [*pieces, text[at:]]
 
 
+_COPY_BUTTON = '<button type="button" class="copy" aria-label="Copy code"></button>'
+_CODE_END = f"</code></pre>{_COPY_BUTTON}</div>"
+
+
 class _Page:
     """What a page shows that applies every change."""
 
@@ -70,8 +74,8 @@ class _Page:
         """Only the last run of the last block may change, or a new one come after it."""
         assert change.block == max(self._blocks)
         opening = code_run(_PREFIX, change._replace(html="")).removesuffix("</span>")
-        head = self._blocks[change.block].partition(opening)[0].removesuffix("</code></pre>")
-        self._blocks[change.block] = f"{head}{code_run(_PREFIX, change)}</code></pre>"
+        head = self._blocks[change.block].partition(opening)[0].removesuffix(_CODE_END)
+        self._blocks[change.block] = f"{head}{code_run(_PREFIX, change)}{_CODE_END}"
 
     @property
     def blocks(self) -> dict[int, str]:
@@ -163,7 +167,23 @@ class TestStreamed:
         assert whole_line.html.startswith('<span class="t-k">return </span>')
         (closed,) = page.append("```\n")
         assert closed.run is None
-        assert closed.html.startswith('<pre tabindex="0"><code><span class="t-k">return </span>')
+        assert closed.html.startswith(
+            '<div class="code"><pre tabindex="0"><code><span class="t-k">return </span>'
+        )
+
+    def test_every_block_of_code_has_a_button_that_is_no_part_of_its_text(self) -> None:
+        page = _Page(Markdown().stream(_PREFIX))
+        page.append("```\nx </pre> <button>\n")
+        shown = page.blocks[0]
+        assert shown.endswith(_CODE_END)
+        page.append("```\n\n* ```\n  y\n  ```\n")
+        for blocks in (
+            page.blocks,
+            _document("```\nx </pre> <button>\n```\n\n* ```\n  y\n  ```\n"),
+        ):
+            html = "".join(blocks.values())
+            assert html.count("<button") == html.count(_COPY_BUTTON) == html.count("<pre") == 2
+            assert "x &lt;/pre&gt; &lt;button&gt;" in html
 
 
 class _Counting(Fragments):
@@ -261,7 +281,7 @@ _HARMLESS = {"align", "aria-label", "class", "rel", "role", "start", "tabindex",
 
 
 def _assert_harmless(html: str) -> None:
-    for tag, name, value in _Elements(html).found:
+    for tag, name, value in _Elements(html.replace(f"</pre>{_COPY_BUTTON}", "</pre>")).found:
         assert tag in _ELEMENTS, tag
         if name == "href":
             assert re.match(rf"https?:|mailto:|#{_PREFIX}fn", value, re.IGNORECASE), value

@@ -9,8 +9,8 @@ from contextlib import aclosing
 import pytest
 
 from app.domain.errors import AnswerFailed
-from app.models.bounds import bounded
-from app.models.client import Finished, Pieces
+from app.models.bounds import bounded, timely
+from app.models.client import Finished, Pieces, Reasoning
 
 FINISHED = Finished(None, "stop")
 
@@ -18,10 +18,10 @@ FINISHED = Finished(None, "stop")
 class Model:
     """Says its pieces, waits for ever at a None, and remembers how it was left."""
 
-    def __init__(self, *script: str | Finished | Exception | None) -> None:
+    def __init__(self, *script: str | Reasoning | Finished | Exception | None) -> None:
         self.waiting = asyncio.Event()
         self.closed = False
-        self._script: Sequence[str | Finished | Exception | None] = script
+        self._script: Sequence[str | Reasoning | Finished | Exception | None] = script
 
     async def pieces(self) -> Pieces:
         try:
@@ -40,10 +40,15 @@ class Model:
 
 
 async def outcome(
-    model: Model, *, silence_seconds: float = 60, max_characters: int = 100
-) -> tuple[list[str | Finished], AnswerFailed | None]:
-    passed: list[str | Finished] = []
-    bounds = bounded(model.pieces(), silence_seconds=silence_seconds, max_characters=max_characters)
+    model: Model,
+    *,
+    first_seconds: float = 60,
+    silence_seconds: float = 60,
+    max_characters: int = 100,
+) -> tuple[list[str | Reasoning | Finished], AnswerFailed | None]:
+    passed: list[str | Reasoning | Finished] = []
+    timed = timely(model.pieces(), first_seconds=first_seconds, silence_seconds=silence_seconds)
+    bounds = bounded(timed, max_characters=max_characters)
     try:
         async with aclosing(bounds) as pieces:
             async for piece in pieces:
@@ -59,19 +64,36 @@ async def test_a_whole_answer_passes_unchanged() -> None:
     assert await outcome(Model("a", "b", FINISHED)) == (["a", "b", FINISHED], None)
 
 
-@pytest.mark.parametrize("before", [(), ("a",)], ids=["at once", "after a piece"])
-async def test_silence_ends_the_answer_and_closes_the_model(before: tuple[str, ...]) -> None:
-    passed, failure = await outcome(Model(*before, None), silence_seconds=0.02)
+async def test_silence_before_the_first_piece_has_a_bound_of_its_own() -> None:
+    passed, failure = await outcome(Model(None), first_seconds=0.02)
 
-    assert passed == [*before]
+    assert passed == []
     assert failure is not None
     assert failure.answer_code == "model_timeout"
     assert "0.02 seconds" in failure.detail
 
 
+@pytest.mark.parametrize("before", ["a", Reasoning("hm")])
+async def test_silence_after_a_piece_ends_the_answer(before: str | Reasoning) -> None:
+    passed, failure = await outcome(Model(before, None), silence_seconds=0.02)
+
+    assert passed == [before]
+    assert failure is not None
+    assert failure.answer_code == "model_timeout"
+
+
+async def test_thoughts_pass_and_are_not_counted() -> None:
+    thought = Reasoning("a long thought")
+
+    assert await outcome(Model(thought, "abc", FINISHED), max_characters=3) == (
+        [thought, "abc", FINISHED],
+        None,
+    )
+
+
 async def test_the_time_that_the_reader_takes_is_not_the_models_silence() -> None:
     async with aclosing(
-        bounded(Model("a", "b", FINISHED).pieces(), silence_seconds=0.02, max_characters=9)
+        timely(Model("a", "b", FINISHED).pieces(), first_seconds=0.02, silence_seconds=0.02)
     ) as pieces:
         assert await anext(pieces) == "a"
         with pytest.raises(TimeoutError):
@@ -133,7 +155,8 @@ async def test_cancelling_closes_the_model() -> None:
 
 async def test_giving_up_between_two_pieces_closes_the_model() -> None:
     model = Model("a", "b", FINISHED)
-    pieces = bounded(model.pieces(), silence_seconds=60, max_characters=9)
+    timed = timely(model.pieces(), first_seconds=60, silence_seconds=60)
+    pieces = bounded(timed, max_characters=9)
     assert await anext(pieces) == "a"
 
     await pieces.aclose()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.messages import Role, storable
 from app.models.client import Turn
-from app.models.context import window
+from app.models.context import TURN_TOKENS, estimated_tokens, shortened, window
 from app.models.decoding import PieceDecoder
 
 U, A = Role.USER, Role.ASSISTANT
@@ -20,52 +23,87 @@ conversations = st.builds(
 )
 
 
+def cost(*turns: Turn) -> int:
+    return sum(estimated_tokens(turn.content) + TURN_TOKENS for turn in turns)
+
+
 def test_all_that_fits_is_given_oldest_first() -> None:
     conversation = [Turn(U, "aa"), Turn(A, "bb"), Turn(U, "cc")]
 
-    assert window(conversation, characters=6) == conversation
+    assert window(conversation, tokens=cost(*conversation)) == conversation
 
 
 def test_the_oldest_go_first_and_an_answer_goes_with_its_question() -> None:
     conversation = [Turn(U, "aa"), Turn(A, "bb"), Turn(U, "cc"), Turn(A, "dd"), Turn(U, "ee")]
 
-    assert window(conversation, characters=9) == conversation[2:]
-    assert window(conversation, characters=5) == conversation[4:]
+    assert window(conversation, tokens=cost(*conversation) - 1) == conversation[2:]
+    assert window(conversation, tokens=cost(*conversation[2:]) - 1) == conversation[4:]
 
 
 def test_a_turn_that_does_not_fit_ends_the_window_for_older_ones_too() -> None:
-    conversation = [Turn(U, "a"), Turn(A, "b" * 50), Turn(U, "c")]
+    conversation = [Turn(U, "a"), Turn(A, "b" * 500), Turn(U, "c")]
 
-    assert window(conversation, characters=10) == [Turn(U, "c")]
+    assert window(conversation, tokens=60) == [Turn(U, "c")]
 
 
-def test_the_question_is_given_even_if_it_alone_is_too_long() -> None:
-    assert window([Turn(U, "a"), Turn(A, "b"), Turn(U, "c" * 50)], characters=10) == [
-        Turn(U, "c" * 50)
-    ]
+@pytest.mark.parametrize("character", ["a", "7", "é", "鯨", "😀"])
+def test_a_question_that_is_too_long_by_itself_loses_its_middle(character: str) -> None:
+    question = f"BEGIN {character * 5000} END"
+    (shorter,) = window([Turn(U, "a"), Turn(A, "b"), Turn(U, question)], tokens=200)
+
+    assert cost(shorter) <= 200
+    head, mark, tail = re.split(r"\n\n\[… (\d+) characters left out …\]\n\n", shorter.content)
+    assert question.startswith(head)
+    assert question.endswith(tail)
+    assert head.startswith("BEGIN")
+    assert tail.endswith("END")
+    assert int(mark) == len(question) - len(head) - len(tail)
 
 
 def test_an_answer_stopped_before_its_first_word_leaves_one_turn_of_two_questions() -> None:
     conversation = [Turn(U, "one"), Turn(A, ""), Turn(U, "two")]
 
-    assert window(conversation, characters=100) == [Turn(U, "one\n\ntwo")]
+    assert window(conversation, tokens=100) == [Turn(U, "one\n\ntwo")]
 
 
-@given(conversations, st.integers(0, 60))
-def test_roles_alternate_and_the_question_is_last(
-    conversation: list[Turn], characters: int
-) -> None:
-    given_turns = window(conversation, characters=characters)
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    # What the tokenizer of SmolLM2, with its small vocabulary, makes of them.
+    [
+        ("The quick brown fox jumps over the lazy dog", 9),
+        ("31415926535897932384", 20),
+        ("def f(x): return x**2 + 1", 12),
+        ("我们今天去公园散步", 18),
+        ("鯨" * 50, 150),
+        ("THE QUICK BROWN FOX JUMPS OVER", 13),
+        ("Größere Änderungen überprüfen wir später ausführlich, natürlich.", 31),
+    ],
+)
+def test_the_estimate_is_rather_too_large(text: str, tokens: int) -> None:
+    assert tokens <= estimated_tokens(text) <= 3 * tokens
+
+
+@given(conversations, st.integers(0, 200))
+def test_roles_alternate_and_the_question_is_last(conversation: list[Turn], tokens: int) -> None:
+    given_turns = window(conversation, tokens=tokens)
 
     assert given_turns[-1].role is U
-    assert given_turns[-1].content.endswith(conversation[-1].content)
+    last = shortened(conversation[-1].content, tokens=tokens - TURN_TOKENS)
+    assert given_turns[-1].content.endswith(last)
     assert [turn.role for turn in reversed(given_turns)] == [U, A] * (len(given_turns) // 2) + [
         U
     ] * (len(given_turns) % 2)
     assert given_turns[0].role is U
     separators = 2 * len(conversation)
-    total = sum(len(turn.content) for turn in given_turns)
-    assert total <= max(characters, len(conversation[-1].content)) + separators
+    assert cost(*given_turns) <= max(tokens, cost(Turn(U, last))) + separators
+
+
+@given(st.text(max_size=300), st.integers(40, 120))
+def test_a_text_is_shortened_to_its_budget_and_to_no_less(text: str, tokens: int) -> None:
+    shorter = shortened(text, tokens=tokens)
+
+    assert estimated_tokens(shorter) <= tokens
+    assert (shorter == text) == (estimated_tokens(text) <= tokens)
 
 
 any_text = st.text(alphabet=st.characters(categories=["Lu", "Cs", "Cc", "So"]))

@@ -31,6 +31,7 @@ from app.domain.position import Position
 from app.web import sse
 from app.web.assets import Assets
 from app.web.fragments import FragmentEncoder
+from app.web.page_frames import page_event, page_texts
 from app.web.rendering import Rendering
 
 _APP = Path(__file__).parents[2] / "app"
@@ -196,7 +197,7 @@ class _Html(HTMLParser):
 
 
 def _begin(encoder: FragmentEncoder, content: str = "") -> None:
-    encoder.frame(Entries([_entry(0, Start(_ANSWER, 1, "demo", content))]))
+    page_event(encoder, Entries([_entry(0, Start(_ANSWER, 1, "demo", content))]))
 
 
 class TestFragments:
@@ -205,8 +206,8 @@ class TestFragments:
     ) -> None:
         _begin(encoder)
         frame = Entries([_chunk(1, 0, "a <b>"), _chunk(2, 5, "\n & c")])
-        (event,) = _events(encoder.frame(frame))
-        assert (event.id, event.event) == ("7-2", "message")
+        (event,) = _events(page_event(encoder, frame))
+        assert (event.id, event.event) == ("7-2", "fragment")
         html = _Html(event.data)
         assert html.texts == {f"#m-{_ANSWER}.open > .text": "a <b>\n& c"}
         assert html.ids == [f"m-{_ANSWER}-b0"]
@@ -216,7 +217,7 @@ class TestFragments:
     ) -> None:
         _begin(encoder)
         sent = [
-            _Html(_events(encoder.frame(Entries([_chunk(at, at, text)])))[0].data).ids
+            _Html(_events(page_event(encoder, Entries([_chunk(at, at, text)])))[0].data).ids
             for at, text in enumerate(["a", "\n", "\n", "b", "\n", "\n", "c", "\n"])
         ]
         first, second, third = (f"m-{_ANSWER}-b{number}" for number in range(3))
@@ -226,12 +227,12 @@ class TestFragments:
 
     def test_a_long_open_code_block_is_sent_in_runs(self, encoder: FragmentEncoder) -> None:
         _begin(encoder, "```\n" + "line\n" * 500)
-        (event,) = _events(encoder.frame(Entries([_chunk(1, 2504, "x")])))
+        (event,) = _events(page_event(encoder, Entries([_chunk(1, 2504, "x")])))
         assert _Html(event.data).ids == [
             f"m-{_ANSWER}-b0",
             *(f"m-{_ANSWER}-b0-r{number}" for number in range(3)),
         ]
-        (event,) = _events(encoder.frame(Entries([_chunk(2, 2505, "y")])))
+        (event,) = _events(page_event(encoder, Entries([_chunk(2, 2505, "y")])))
         html = _Html(event.data)
         assert html.ids == [f"m-{_ANSWER}-b0-r2"]
         assert html.targets == [f"#m-{_ANSWER}.open #m-{_ANSWER}-b0 code"]
@@ -244,7 +245,7 @@ class TestFragments:
         assert encoder.lacks(frame)
         encoder.learn(frame, [_message(content="one\n\ntwo, and more", is_complete=False)])
         assert not encoder.lacks(frame)
-        (event,) = _events(encoder.frame(frame))
+        (event,) = _events(page_event(encoder, frame))
         assert _Html(event.data).ids == [f"m-{_ANSWER}-b1"]
         assert _Html(event.data).texts == {f"#m-{_ANSWER}.open > .text": "two"}
 
@@ -262,25 +263,25 @@ class TestFragments:
         frame = Entries([_chunk(4, 7, "o")])
         encoder.learn(frame, state)
         assert not encoder.lacks(frame)
-        assert [event.data for event in _events(encoder.frame(frame))] == [""]
+        assert [event.data for event in _events(page_event(encoder, frame))] == [""]
         _begin(encoder, "one")
-        (event,) = _events(encoder.frame(Entries([_chunk(5, 3, " two")])))
+        (event,) = _events(page_event(encoder, Entries([_chunk(5, 3, " two")])))
         assert list(_Html(event.data).texts.values()) == ["one two"]
 
     def test_a_state_newer_than_the_chunks_after_it_makes_them_repeats(
         self, encoder: FragmentEncoder
     ) -> None:
         open_answer = _message(content="one", status=Status.STREAMING, is_complete=False)
-        encoder.frame(History([open_answer], "7-1", HistoryReason.EPOCH))
-        encoder.frame(Entries([_chunk(2, 0, "on")]))
-        (event,) = _events(encoder.frame(Entries([_chunk(3, 2, "e two")])))
+        page_event(encoder, History([open_answer], "7-1", HistoryReason.EPOCH))
+        page_event(encoder, Entries([_chunk(2, 0, "on")]))
+        (event,) = _events(page_event(encoder, Entries([_chunk(3, 2, "e two")])))
         assert list(_Html(event.data).texts.values()) == ["one two"]
 
     def test_an_answer_that_is_final_takes_no_more_text(self, encoder: FragmentEncoder) -> None:
         """The page may stand behind the database: chunks before the end arrive after it."""
         frame = Entries([_entry(1, _message(content="whole")), _chunk(2, 0, "whole")])
         assert not encoder.lacks(frame)
-        (event,) = _events(encoder.frame(frame))
+        (event,) = _events(page_event(encoder, frame))
         assert _Html(event.data).texts == {f"#m-{_ANSWER}": "whole"}
         assert f'id="m-{_ANSWER}" class="message assistant"' in event.data
 
@@ -288,9 +289,9 @@ class TestFragments:
         self, encoder: FragmentEncoder
     ) -> None:
         final = Entries([_entry(9, _message(content="whole"))])
-        assert _Html(_events(encoder.frame(final))[0].data).targets[0] == "#messages"
+        assert _Html(_events(page_event(encoder, final))[0].data).targets[0] == "#messages"
         _begin(encoder)
-        (event,) = _events(encoder.frame(final))
+        (event,) = _events(page_event(encoder, final))
         assert f'hx-target="#m-{_ANSWER}" hx-swap="outerMorph"' in event.data
 
     def test_chunks_are_folded_into_an_article_of_the_same_frame(
@@ -303,29 +304,29 @@ class TestFragments:
             _chunk(3, 5, "and "),
             _chunk(4, 9, "more"),
         ]
-        (event,) = _events(encoder.frame(Entries(entries)))
+        (event,) = _events(page_event(encoder, Entries(entries)))
         html = _Html(event.data)
         assert html.texts == {f"#m-{_ANSWER}": "kept and more"}
         assert not [target for target in html.targets if ".text" in target]
-        (event,) = _events(encoder.frame(Entries([_chunk(5, 13, " now")])))
+        (event,) = _events(page_event(encoder, Entries([_chunk(5, 13, " now")])))
         assert list(_Html(event.data).texts.values()) == ["kept and more now"]
 
     def test_a_start_drops_what_was_added_before_it(self, encoder: FragmentEncoder) -> None:
         _begin(encoder)
         entries = [_chunk(1, 0, "lost"), _entry(2, Start(_ANSWER, 2, "demo", ""))]
-        (event,) = _events(encoder.frame(Entries(entries)))
+        (event,) = _events(page_event(encoder, Entries(entries)))
         assert _Html(event.data).texts == {f"#m-{_ANSWER}": ""}
 
     def test_a_question_is_followed_by_a_way_to_stop_what_it_awaits(
         self, encoder: FragmentEncoder
     ) -> None:
         question = _message(message_id=_QUESTION, role=Role.USER, content="why?")
-        (event,) = _events(encoder.frame(Entries([_entry(1, question)])))
+        (event,) = _events(page_event(encoder, Entries([_entry(1, question)])))
         assert _Html(event.data).ids == [f"m-{_QUESTION}"]
         assert 'formaction="/chat/s/stop"' in event.data
-        (event,) = _events(encoder.frame(Entries([_entry(2, Start(_ANSWER, 1, "demo", ""))])))
+        (event,) = _events(page_event(encoder, Entries([_entry(2, Start(_ANSWER, 1, "demo", ""))])))
         assert f'formaction="/chat/messages/{_ANSWER}/stop"' in event.data
-        (event,) = _events(encoder.frame(Entries([_entry(3, _message())])))
+        (event,) = _events(page_event(encoder, Entries([_entry(3, _message())])))
         assert 'id="send"' in event.data
 
     def test_history_replaces_all_messages(self, encoder: FragmentEncoder) -> None:
@@ -334,39 +335,50 @@ class TestFragments:
             _message(content="beca", status=Status.STREAMING, is_complete=False),
         ]
         frame = History(messages, "8-1", HistoryReason.EPOCH)
-        (event,) = _events(encoder.frame(frame))
+        (event,) = _events(page_event(encoder, frame))
         html = _Html(event.data)
         assert event.id == "8-1"
         assert html.targets[0] == "#messages"
         assert html.texts == {f"#m-{_QUESTION}": "why?", f"#m-{_ANSWER}": "beca"}
         assert "open" in event.data
 
-    @pytest.mark.parametrize(
-        ("reason", "ends"),
-        [
-            (ByeReason.DRAIN, False),
-            (ByeReason.LIFETIME, False),
-            (ByeReason.TOKEN_EXPIRED, True),
-            (ByeReason.SESSION_DELETED, True),
-        ],
-    )
-    def test_only_a_bye_for_good_ends_the_reconnecting(
-        self, encoder: FragmentEncoder, reason: ByeReason, ends: bool
-    ) -> None:
-        written = encoder.frame(Bye(reason, reconnect=not ends, after_ms=0))
-        assert ("end" in [event.event for event in _events(written)]) is ends
+    def test_both_streams_of_the_page_say_the_same(self, rendering: Rendering) -> None:
+        """Frame by frame; the page's script knows no difference between the two."""
+        entries = Entries([_entry(1, Start(_ANSWER, 1, "demo", "")), _chunk(2, 0, "a\n\n«b»")])
+        frames: list[Frame] = [
+            Welcome(1, "s", "node", "sse", 15),
+            entries,
+            History([_message(content="x")], "8-1", HistoryReason.EPOCH),
+            Heartbeat(),
+            Bye(ByeReason.DRAIN, reconnect=True, after_ms=5),
+            Bye(ByeReason.SESSION_DELETED, reconnect=False, after_ms=0),
+        ]
+        by_events, by_socket = (FragmentEncoder(rendering, "s") for _ in range(2))
+        events = [event for frame in frames for event in _events(page_event(by_events, frame))]
+        texts = [json.loads(text) for frame in frames for text in page_texts(by_socket, frame)]
+        assert [text["type"] for text in texts] == [
+            *("welcome", "fragment", "fragment", "heartbeat", "bye", "fragment", "bye")
+        ]
+        for event, text in zip(events, texts, strict=True):
+            is_html = event.event == "fragment"
+            assert event.event == text["type"]
+            assert (event.data if is_html else json.loads(event.data)) == text["data"]
+        assert [text.get("id") for text in texts if text["type"] == "fragment"] == [
+            *("7-2", "8-1", None)
+        ]
+        assert "was deleted" in texts[-2]["data"]
 
-    def test_a_title_changes_in_the_bar_and_in_the_list(self, encoder: FragmentEncoder) -> None:
+    def test_a_title_changes_in_the_bar(self, encoder: FragmentEncoder) -> None:
         changed = SessionChanged("s", "<New> title")
-        (event,) = _events(encoder.frame(Entries([_entry(1, changed)])))
-        assert _Html(event.data).targets == ["#title", "#entry-s"]
+        (event,) = _events(page_event(encoder, Entries([_entry(1, changed)])))
+        assert _Html(event.data).targets == ["#title"]
         assert "&lt;New&gt; title" in event.data
 
     def test_an_unknown_type_of_entry_only_moves_the_position(
         self, encoder: FragmentEncoder
     ) -> None:
         entry = Entry(Position(7, 8), "later", b"{}")
-        (event,) = _events(encoder.frame(Entries([entry])))
+        (event,) = _events(page_event(encoder, Entries([entry])))
         assert (event.id, event.data) == ("7-8", "")
 
     @given(text=_STORABLE)
@@ -377,7 +389,7 @@ class TestFragments:
         since both a browser and the stream's own parser would read one as a line feed.
         """
         question = _message(message_id=_QUESTION, role=Role.USER, content=text)
-        written = FragmentEncoder(rendering, "s").frame(Entries([_entry(1, question)]))
+        written = page_event(FragmentEncoder(rendering, "s"), Entries([_entry(1, question)]))
         assert b"\r" not in written
         (event,) = _events(written)
         assert _Html(event.data).texts == {f"#m-{_QUESTION}": text}
@@ -389,7 +401,7 @@ class TestFragments:
         _begin(encoder)
         offset, written = 0, b""
         for number, piece in enumerate(pieces, 1):
-            written += encoder.frame(Entries([_chunk(number, offset, piece)]))
+            written += page_event(encoder, Entries([_chunk(number, offset, piece)]))
             offset += len(piece)
         assert b"\r" not in written
         assert [event.id for event in _events(written)] == [
