@@ -69,7 +69,12 @@ class Process:
         """Begin some work of this process."""
         task = self._gates.loop.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not self.dead and not task.cancelled() and (crash := task.exception()) is not None:
+            self._gates.crashes.append(crash)
 
     async def ask_leave(self, what: str) -> Leave:
         """Wait at a gate."""
@@ -111,6 +116,8 @@ class Gates:
         """Calls that were given up by their callers and are on their way."""
         self.story: list[str] = []
         """What happened, for whoever reads a failure."""
+        self.crashes: list[BaseException] = []
+        """What ended work of a process that is no failure of a part, but a mistake."""
         self._carried_out = 0
 
     async def carry_out(self, act: Callable[[], Awaitable[Any]]) -> Any:

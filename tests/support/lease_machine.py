@@ -283,6 +283,7 @@ class LeaseMachine(RuleBasedStateMachine):
             assert len(set(said_by(content))) < 2, f"two voices, {content!r}: {self.told()}"
 
     def what_is_stored_is_true(self) -> None:
+        assert not self.gates.crashes, f"{self.gates.crashes}: {self.told()}"
         for answer_id, asked, attempt, status, content in self.run(self._stored()):
             self.accepted[answer_id] = asked
             assert attempt >= self.attempts.get(answer_id, 0), "an attempt's number went back"
