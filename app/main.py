@@ -39,6 +39,7 @@ from app.web.application import create_application
 from app.web.assets import Assets
 from app.web.auth import Gatekeeper, TokenRules
 from app.web.condition import Check, Condition
+from app.web.model_choice import ModelChoice
 from app.web.openapi import openapi_document
 from app.web.parts import Parts
 from app.web.rendering import Rendering
@@ -132,7 +133,9 @@ def build_node(settings: Settings) -> Node:
             public_origin=settings.public_origin,
         ),
         metrics=metrics,
-        rendering=Rendering(_HERE / "templates", Assets(_HERE / "static")),
+        rendering=Rendering(
+            _HERE / "templates", Assets(_HERE / "static"), ModelChoice(stores.models)
+        ),
         openapi=openapi_document(importlib.metadata.version("throughline")),
         checks=_checks(settings, stores, subscriber),
         node_id=settings.node_id,

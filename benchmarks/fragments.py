@@ -20,8 +20,10 @@ import app
 from app.domain.events import Chunk, Entry, NewEntry, Start, new_entry
 from app.domain.frames import Entries
 from app.domain.position import Position
+from app.models.build import build_models
 from app.web.assets import Assets
 from app.web.fragments import FragmentEncoder
+from app.web.model_choice import ModelChoice
 from app.web.rendering import Rendering
 from benchmarks.texts import KINDS, pieces
 
@@ -62,7 +64,9 @@ def main() -> None:
 def measure(kind: str, chunks: int) -> tuple[int, list[Tenth]]:
     """Encode an answer of so many chunks; give its length and the cost in each tenth of it."""
     folder = Path(app.__file__).parent
-    rendering = Rendering(folder / "templates", Assets(folder / "static"))
+    rendering = Rendering(
+        folder / "templates", Assets(folder / "static"), ModelChoice(build_models())
+    )
     encoder = FragmentEncoder(rendering, "measured")
     start = Start(message_id=_MESSAGE_ID, attempt=1, model="demo", content="")
     encoder.fragment(_frame(1, new_entry(start)))

@@ -77,7 +77,8 @@
       const send = byId("send");
       if (send && !send.disabled) composer.requestSubmit(send);
     });
-    question.addEventListener("input", () => {
+    // Another model makes another question as well.
+    composer.addEventListener("input", () => {
       keepDraft();
       if (failed) renewKey();
     });
@@ -150,7 +151,7 @@
     if (close) {
       close.open = false;
       close.querySelector("summary").focus({ preventScroll: true });
-    } else if (event.target.id !== "wanted") {
+    } else if (!["wanted", "model"].includes(event.target.id)) {
       byId("stop")?.click();
     }
   });

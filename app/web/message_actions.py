@@ -28,12 +28,12 @@ async def text(request: AnyRequest) -> Response[bytes]:
 
 @post("/chat/messages/{message_id:str}/regenerate")
 async def regenerate(request: AnyRequest) -> Response[bytes]:
-    """Have the latest answer written again; the stream brings it."""
+    """Have the latest answer written again, or with ``keep`` gone on with; the stream brings it."""
     message_id = message_id_of(request.path_params["message_id"])
-    await read_form(request)
+    fields = await read_form(request)
     parts, caller = parts_of(request), caller_of(request)
     try:
-        asked = await parts.chat.regenerate(caller, message_id)
+        asked = await parts.chat.regenerate(caller, message_id, keep="keep" in fields)
     except (GenerationInProgress, NotRegenerable):
         if is_htmx(request):
             raise

@@ -24,7 +24,7 @@ from app.web.problems import AnyRequest, Problem, prefers_html, problem_of
 from app.web.sessions import session_id_of
 
 MESSAGES_SHOWN: Final = 100
-_FIELDS: Final = frozenset({"message", "session_id", "client_message_id"})
+_FIELDS: Final = frozenset({"message", "session_id", "client_message_id", "model"})
 _IDLE: Final = Activity(Status.COMPLETE)
 
 
@@ -115,7 +115,7 @@ async def _ask(request: AnyRequest, session_id: str, fields: dict[str, str]) -> 
         text=fields["message"],
         session_id=session_id,
         client_message_id=fields["client_message_id"] or None,
-        model=None,
+        model=fields["model"] or None,
     )
     exchange_of(request.scope).note(
         session_id=session_id, message_id=asked.assistant_message.message_id
@@ -146,6 +146,7 @@ async def _home(
         autofocus=True,
         session_id=str(uuid.uuid4()),
         key=new_key(),
+        model=parts_of(request).rendering.models.chosen((), fields["model"] if fields else ""),
         text=fields["message"] if fields else "",
     )
 
@@ -182,6 +183,7 @@ async def _conversation(
         autofocus=False,
         session_id=session_id,
         key=new_key(),
+        model=parts.rendering.models.chosen(shown.items, fields["model"] if fields else ""),
         text=fields["message"] if fields else "",
     )
 

@@ -15,17 +15,19 @@ from app.domain.messages import Message
 from app.web.assets import Assets
 from app.web.exchange import exchange_of
 from app.web.markdown import Change, Markdown, MarkdownStream, code_run
+from app.web.model_choice import ModelChoice
 from app.web.problems import AnyRequest, Problem
 
 _CODE: Final = re.compile("`([^`]+)`")
 
 
 class Rendering:
-    """The templates, with the static files that they name."""
+    """The templates, with the static files and the models that they name."""
 
-    def __init__(self, templates: Path, assets: Assets) -> None:
+    def __init__(self, templates: Path, assets: Assets, models: ModelChoice) -> None:
         """Take the folder of the templates; each is compiled at first use."""
         self.assets = assets
+        self.models = models
         self._markdown = Markdown()
         self._environment = jinja2.Environment(
             loader=jinja2.FileSystemLoader(templates),
@@ -36,6 +38,7 @@ class Rendering:
             auto_reload=False,
         )
         self._environment.globals["asset"] = assets.url
+        self._environment.globals["models"] = models
         self._environment.filters["verbatim"] = verbatim
         self._environment.filters["answer"] = self._answer
         self._environment.filters["moment"] = moment

@@ -252,7 +252,7 @@ async def test_without_a_script_one_asks_again_and_sees_no_dead_button(tmp_path:
         page, _ = await _open(context, cluster, f"/chat/{asked['session_id']}")
         await expect(page.get_by_role("button", name="Try again")).to_be_visible(timeout=20_000)
         assert await page.locator(".copy:visible").count() == 0
-        await page.click(".again button")
+        await page.get_by_role("button", name="Try again").click()
         await page.wait_for_url(f"**/chat/{asked['session_id']}")
         await expect(page.get_by_role("button", name="Try again")).to_be_visible(timeout=20_000)
         stored = (await messages(cluster.web[0], asked["session_id"]))[-1]

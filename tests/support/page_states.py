@@ -13,7 +13,9 @@ import httpx
 from playwright.async_api import Page, Route, expect
 
 from app.domain.errors import Forbidden, Overloaded
+from app.models.build import build_models
 from app.web.assets import Assets
+from app.web.model_choice import ModelChoice
 from app.web.problems import problem_of
 from app.web.rendering import Rendering
 from tests.support.contract_client import ContractClient
@@ -225,7 +227,9 @@ def _problem(error: Exception) -> Lead:
 
     async def lead(page: Page, stage: Stage) -> None:
         problem = problem_of(error)
-        html = Rendering(_APP / "templates", Assets(_APP / "static")).render(
+        html = Rendering(
+            _APP / "templates", Assets(_APP / "static"), ModelChoice(build_models())
+        ).render(
             "problem.html",
             problem=problem,
             phrase=HTTPStatus(problem.status).phrase,

@@ -28,9 +28,11 @@ from app.domain.frames import (
 )
 from app.domain.messages import Message, Role, Status
 from app.domain.position import Position
+from app.models.build import build_models
 from app.web import sse
 from app.web.assets import Assets
 from app.web.fragments import FragmentEncoder
+from app.web.model_choice import ModelChoice
 from app.web.page_frames import page_event, page_texts
 from app.web.rendering import Rendering
 
@@ -73,7 +75,7 @@ def _events(written: bytes) -> list[ServerSentEvent]:
 
 @pytest.fixture(scope="module")
 def rendering() -> Rendering:
-    return Rendering(_APP / "templates", Assets(_APP / "static"))
+    return Rendering(_APP / "templates", Assets(_APP / "static"), ModelChoice(build_models()))
 
 
 @pytest.fixture
