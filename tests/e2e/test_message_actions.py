@@ -53,7 +53,7 @@ async def _clipboard(page: Page) -> str:
 
 async def test_an_answer_is_copied_as_it_was_written(tmp_path: Path) -> None:
     """Markdown, not what it looks like; a block of code as code, while it streams and after."""
-    async with _running(tmp_path) as (cluster, browser):
+    async with _running(tmp_path, DEMO_DELAY_MS="3") as (cluster, browser):
         context = await browser.new_context()
         await context.grant_permissions(["clipboard-read", "clipboard-write"])
         page, complaints = await _open(context, cluster)

@@ -161,7 +161,7 @@ async def test_a_conversation_is_deleted_while_it_answers_and_comes_back(tmp_pat
 
 async def test_search_finds_titles_and_messages_and_leads_there(tmp_path: Path) -> None:
     """As one types; an old message is shown in its place, marked, and not scrolled away."""
-    async with _running(tmp_path) as (cluster, browser):
+    async with _running(tmp_path, DEMO_DELAY_MS="3") as (cluster, browser):
         session_id = await _conversation(cluster, "/echo Zürich an der Limmat")
         page, says = await _open(browser, cluster, f"/chat/{session_id}")
         await _finished(page, 1)

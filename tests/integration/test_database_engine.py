@@ -189,15 +189,17 @@ async def test_a_connection_is_waited_for_a_bounded_time(database_url: str) -> N
 
 @pytest.mark.postgresql
 async def test_a_lock_is_waited_for_a_bounded_time(new_database: NewDatabase) -> None:
-    database = Database(new_database("postgresql"), timeout_seconds=0.1)
-    await ensure_user(database, user_id="ada", name=None, now=NOON)
+    url = new_database("postgresql")
+    holder, waiter = Database(url), Database(url, timeout_seconds=0.1)
+    await ensure_user(holder, user_id="ada", name=None, now=NOON)
     locked = select(users.c.id).with_for_update()
-    async with database.write() as connection:
+    async with holder.write() as connection:
         await connection.execute(locked)
         with pytest.raises(Unavailable):
-            async with database.write() as other:
+            async with waiter.write() as other:
                 await other.execute(locked)
-    await database.close()
+    await holder.close()
+    await waiter.close()
 
 
 async def test_many_writers_of_one_file_all_get_their_turn(new_database: NewDatabase) -> None:
