@@ -51,7 +51,8 @@ _WATCH = """
 # The tree without texts: tags and attributes, ids and numbers made alike, and repeated siblings
 # told once. What an answer or a question consists of is left out.
 _SKELETON = """() => {
-  const IGNORED = new Set(['aria-current', 'aria-label', 'datetime', 'title', 'value']);
+  // The model is chosen anew for each conversation.
+  const IGNORED = new Set(['aria-current', 'aria-label', 'datetime', 'selected', 'title', 'value']);
   const alike = (value) => value.replace(/[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{32}/g, 'ID')
     .replace(/[0-9]+/g, 'N');
   const tree = (element) => {
