@@ -15,7 +15,13 @@ from app.chat.service import Asked
 from app.domain.errors import ChatError
 from app.domain.events import Chunk, SessionChanged, Start
 from app.domain.frames import Bye, History, Welcome
-from app.domain.messages import MESSAGE_MAX_CHARACTERS, Message, Session
+from app.domain.messages import (
+    CLIENT_MESSAGE_ID_MAX_CHARACTERS,
+    MESSAGE_MAX_CHARACTERS,
+    TITLE_MAX_CHARACTERS,
+    Message,
+    Session,
+)
 from app.web.forms import (
     NewSession,
     Question,
@@ -25,7 +31,7 @@ from app.web.forms import (
     Stopped,
 )
 from app.web.health import Health, ProbeAnswer
-from app.web.openapi_paths import POSITION, Document, object_of, paths, ref
+from app.web.openapi_paths import POSITION, SESSION_ID, Document, object_of, paths, ref
 from app.web.sse import StreamError
 
 _STRUCTS: Final = [
@@ -100,10 +106,10 @@ def _schemas() -> Document:
     _, components = msgspec.json.schema_components(
         _STRUCTS, ref_template="#/components/schemas/{name}"
     )
-    components["Question"]["properties"]["message"] |= {
-        "description": f"1 to {MESSAGE_MAX_CHARACTERS} characters after trimming",
-        "minLength": 1,
-    }
+    for (schema, field), said in _SAID_OF_FIELDS.items():
+        place = components[schema]["properties"][field]
+        # What may be null is said of the string that it may be, too.
+        (place["anyOf"][0] if "anyOf" in place else place).update(said)
     return components | {
         "ModelList": object_of(
             items={
@@ -133,6 +139,26 @@ def _schemas() -> Document:
         "Problem": _PROBLEM,
     }
 
+
+def _text(maximum: int) -> Document:
+    """Describe a text that is trimmed: something must be left, and it must be storable."""
+    return {
+        "description": f"1 to {maximum} characters after trimming",
+        "minLength": 1,
+        "maxLength": maximum,
+        "pattern": r"^[^\u0000]*[^\s\u0000\u001c-\u001f\u0085][^\u0000]*$",
+    }
+
+
+_SAID_OF_FIELDS: Final = {
+    ("Question", "message"): _text(MESSAGE_MAX_CHARACTERS),
+    ("Question", "session_id"): SESSION_ID,
+    ("Question", "client_message_id"): _text(CLIENT_MESSAGE_ID_MAX_CHARACTERS),
+    ("NewSession", "session_id"): SESSION_ID,
+    ("NewSession", "title"): _text(TITLE_MAX_CHARACTERS),
+    ("SessionTitle", "title"): _text(TITLE_MAX_CHARACTERS),
+}
+"""What the handlers check beyond the type; ``app.domain.messages`` does it."""
 
 _PROBLEM: Final = {
     "type": "object",

@@ -21,6 +21,8 @@ POSITION: Final = {
     "type": "string",
     "pattern": "^(0|[1-9][0-9]{0,15})-(0|[1-9][0-9]{0,15})$",
 }
+SESSION_ID: Final = {"type": "string", "pattern": "^[A-Za-z0-9-]{1,64}$"}
+_CURSOR: Final = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,512}$"}
 
 
 def object_of(**properties: Any) -> Document:
@@ -91,12 +93,7 @@ def _parameter(name: str, where: str, description: str, schema: Document) -> Doc
     }
 
 
-_SESSION_ID: Final = _parameter(
-    "session_id",
-    "path",
-    "The session",
-    {"type": "string", "pattern": "^[A-Za-z0-9-]{1,64}$"},
-)
+_SESSION_ID: Final = _parameter("session_id", "path", "The session", SESSION_ID)
 _MESSAGE_ID: Final = _parameter("message_id", "path", "The answer", {"type": "string"})
 _LIMIT: Final = _parameter(
     "limit",
@@ -193,7 +190,7 @@ def _session_paths() -> Iterator[tuple[str, Document]]:
                 (*_READ, errors.ValidationFailed, errors.InvalidCursor),
                 parameters=(
                     _LIMIT,
-                    _parameter("cursor", "query", "`next_cursor` before", {"type": "string"}),
+                    _parameter("cursor", "query", "`next_cursor` before", _CURSOR),
                 ),
             ),
             "post": _operation(
@@ -235,7 +232,7 @@ def _session_paths() -> Iterator[tuple[str, Document]]:
                 (*missing, errors.InvalidCursor),
                 parameters=(
                     _LIMIT,
-                    _parameter("before", "query", "Older than this message", {"type": "string"}),
+                    _parameter("before", "query", "Older than this message", _CURSOR),
                 ),
             ),
         },
@@ -302,11 +299,14 @@ def _operator_paths() -> Iterator[tuple[str, Document]]:
         if path != "/health/live":
             answers["503"] = _answer("It does not", schema)
         yield path, {"get": _operation(summary, answers, is_public=True)}
-    for path, summary, media_type in (
-        ("/metrics", "Prometheus metrics", "text/plain"),
-        ("/schema", "This description, as a page or as JSON", "text/html"),
-        ("/schema/openapi.json", "This description", _JSON),
+    for path, summary, media_types in (
+        ("/metrics", "Prometheus metrics", ("text/plain",)),
+        ("/schema", "This description, as a page or as JSON", ("text/html", _JSON)),
+        ("/schema/openapi.json", "This description", (_JSON,)),
     ):
-        content = {media_type: {"schema": {"type": "string" if media_type != _JSON else "object"}}}
+        content = {
+            media_type: {"schema": {"type": "string" if media_type != _JSON else "object"}}
+            for media_type in media_types
+        }
         answers = {"200": {"description": summary, "content": content}}
         yield path, {"get": _operation(summary, answers, is_public=True)}

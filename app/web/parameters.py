@@ -17,7 +17,7 @@ WAIT_MAX_SECONDS: Final = 30.0
 _CURSOR_MAX_CHARACTERS: Final = 512
 _MESSAGE_ID = re.compile(r"[0-9A-Za-z-]{1,64}", re.ASCII)
 _LIMIT = re.compile(r"[0-9]{1,3}", re.ASCII)
-_WAIT = re.compile(r"[0-9]{1,3}(\.[0-9]{0,6})?", re.ASCII)
+_WAIT = re.compile(r"[0-9]{1,3}(\.[0-9]{0,32})?(e-?[0-9]{1,3})?", re.ASCII | re.IGNORECASE)
 
 
 def query_value(request: AnyRequest, name: str) -> str | None:
