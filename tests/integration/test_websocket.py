@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import itertools
 import json
+import random
 import re
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -361,3 +363,39 @@ async def test_a_page_whose_text_so_far_cannot_be_read_is_told_to_come_back(
         assert frames[-1]["data"]["retryable"] is True
         assert await _close_code(socket) == 1013
     assert node.complaints() == []
+
+
+async def test_frames_cut_and_mixed_at_random_end_a_connection_in_good_order(
+    node: WebNode,
+) -> None:
+    """Each of a hundred and fifty connections is told what was wrong, or had its answer."""
+    await _new_session(node)
+    chance = random.Random(20)
+    valid = [
+        b'{"type": "chat", "message": "/echo x", "model": "nobody"}',
+        b'{"type": "cancel", "message_id": "01"}',
+        b'{"type": "auth", "token": "a.b.c"}',
+        b'{"type": "ping"}',
+    ]
+    ends: Counter[int | str] = Counter()
+    for _ in range(150):
+        one, other = chance.sample(valid, 2)
+        frame = bytearray(one[: chance.randint(1, len(one))] + other[chance.randint(0, 20) :])
+        for _ in range(chance.randint(0, 3)):
+            frame[chance.randrange(len(frame))] = chance.randrange(256)
+        async with _opened(node, "session_id=s-1") as socket:
+            await _until(socket, "history")
+            # As text, whatever the bytes are: what is no UTF-8 is the library's to refuse.
+            try:
+                await socket.send(bytes(frame), text=True)
+                # Answered only where the first did not end the connection.
+                await socket.send('{"type": "ping"}')
+                while (await _frame(socket))["type"] != "pong":
+                    pass
+                ends["pong"] += 1
+            except ConnectionClosed:
+                ends[socket.close_code or 0] += 1
+    assert set(ends) <= {"pong", 4400, 4401, 1007}, ends
+    assert ends[4400] > 30, ends
+    assert node.complaints() == []
+    assert node.rows()["messages"] == 0
