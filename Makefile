@@ -47,10 +47,10 @@ coverage: install ## Run the tests and show what they did not reach
 bench: install ## Measure latency and CPU time per chunk; ARGS= goes to the benchmark
 	@exec $(python) -m benchmarks.streaming $(ARGS)
 
-chaos: install ## Harm real processes, check every promise; takes SECONDS= SEED= SESSIONS= DATABASE=
+chaos: install ## Harm real processes, check every promise; SECONDS= SEED= SESSIONS= DATABASE= FAULTS=
 	@exec $(python) -m tests.chaos $${SECONDS:+--seconds "$$SECONDS"} \
 		$${SEED:+--seed "$$SEED"} $${SESSIONS:+--sessions "$$SESSIONS"} \
-		$${DATABASE:+--database "$$DATABASE"}
+		$${DATABASE:+--database "$$DATABASE"} $${FAULTS:+--faults "$$FAULTS"}
 
 hooks: install ## Run the quick checks before each commit
 	@.venv/bin/pre-commit install

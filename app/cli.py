@@ -14,14 +14,13 @@ import asyncio
 import contextlib
 import importlib.metadata
 import sys
-from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from app.domain.caller import DEVELOPMENT_USER
-
 if TYPE_CHECKING:
+    from app.accounts.accounts import Accounts
     from app.config import Settings
+    from app.db.engine import Database
 
 _PROCESSES_MAX = 64
 _NAME_MAX_CHARACTERS = 64
@@ -92,6 +91,8 @@ def _parser() -> argparse.ArgumentParser:
     model.add_argument("--port", type=_port, default=0, help="port on 127.0.0.1 (a free one)")
     model.set_defaults(run=_model)
 
+    _add_user_commands(commands)
+
     token = commands.add_parser("token", help="print a token for a user, made where missing")
     token.add_argument("name", metavar="NAME", type=_name)
     token.add_argument("--admin", action="store_true", help="let it open the admin pages")
@@ -104,6 +105,35 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="examine the installation, say what to do")
     doctor.set_defaults(run=_doctor)
     return parser
+
+
+def _add_user_commands(commands: Any) -> None:
+    user = commands.add_parser("user", help="make, disable, list and invite users")
+    about = user.add_subparsers(required=True, metavar="COMMAND", dest="about")
+    create = about.add_parser("create", help="make an account; asks for its password")
+    create.add_argument("name", metavar="NAME", type=_name)
+    create.add_argument("--admin", action="store_true", help="make it an administrator's")
+    password = create.add_mutually_exclusive_group()
+    password.add_argument(
+        "--password-stdin", action="store_true", help="read the password from stdin, one line"
+    )
+    password.add_argument(
+        "--no-password", action="store_true", help="for tokens only: nobody can sign in with it"
+    )
+    create.set_defaults(run=_user_create)
+    disable = about.add_parser("disable", help="shut an account and end what is open in its name")
+    disable.add_argument("name", metavar="NAME", type=_name)
+    disable.set_defaults(run=_user_disable)
+    deleted = about.add_parser(
+        "delete", help="delete an account with all that was said in it, for good"
+    )
+    deleted.add_argument("name", metavar="NAME", type=_name)
+    deleted.add_argument("--yes", action="store_true", required=True, help="you mean it")
+    deleted.set_defaults(run=_user_delete)
+    listed = about.add_parser("list", help="list the accounts")
+    listed.set_defaults(run=_user_list)
+    invite = about.add_parser("invite", help="print a link that lets one person sign up")
+    invite.set_defaults(run=_user_invite)
 
 
 def _up(options: argparse.Namespace) -> int:
@@ -166,37 +196,145 @@ def _model(options: argparse.Namespace) -> NoReturn:
 
 
 def _token(options: argparse.Namespace) -> int:
-    import jwt
-
+    from app import user_commands
+    from app.composition import issuer_of
     from app.config import Settings
 
     settings = Settings()
-    key = settings.signing_key()
-    now = datetime.now(UTC)
-    valid = (
-        timedelta(hours=options.hours)
-        if options.hours is not None
-        else timedelta(seconds=settings.jwt_ttl_seconds)
-    )
-    claims: dict[str, object] = {
-        "sub": asyncio.run(_user_id(settings, options.name, now)),
-        "name": options.name,
-        "roles": ["admin"] if options.admin else [],
-        "iat": now,
-        "exp": now + valid,
-    }
-    if settings.jwt_issuer:
-        claims["iss"] = settings.jwt_issuer
-    if settings.jwt_audience:
-        claims["aud"] = settings.jwt_audience
-    print(jwt.encode(claims, key, algorithm="HS256"))
+    issuer = issuer_of(settings)
+
+    async def issue() -> str:
+        async with _database(settings) as database:
+            return await user_commands.token(
+                database,
+                issuer,
+                name=options.name,
+                as_admin=options.admin,
+                ttl_seconds=(
+                    settings.jwt_ttl_seconds
+                    if options.hours is None
+                    else round(options.hours * 3600)
+                ),
+            )
+
+    print(asyncio.run(issue()))
     return 0
 
 
-async def _user_id(settings: Settings, name: str, now: datetime) -> str:
-    import uuid_utils
+def _user_create(options: argparse.Namespace) -> int:
+    from app import user_commands
 
-    from app.db import migrate, users
+    if options.no_password:
+        password = None
+    elif options.password_stdin:
+        password = user_commands.password_from(sys.stdin)
+    else:
+        password = user_commands.password_typed()
+    return _with_accounts(
+        lambda accounts: user_commands.create(
+            accounts, name=options.name, password=password, is_admin=options.admin
+        )
+    )
+
+
+def _user_disable(options: argparse.Namespace) -> int:
+    from app import user_commands
+
+    return _with_accounts(lambda accounts: user_commands.disable(accounts, name=options.name))
+
+
+def _user_delete(options: argparse.Namespace) -> int:
+    import structlog
+
+    from app import user_commands
+    from app.accounts.erasure import AccountErasure
+    from app.accounts.passwords import Passwords
+    from app.composition import clock_of
+    from app.config import Settings
+    from app.streams.connection import connect
+    from app.streams.revocations import Revocations
+    from app.telemetry import configure_logging
+
+    settings = Settings()
+    configure_logging(environment=settings.environment, level="error")
+
+    async def run() -> str:
+        redis = connect(settings.redis_address, timeout_seconds=2.0, max_connections=1)
+        passwords = Passwords()
+        try:
+            async with _database(settings) as database:
+                erasure = AccountErasure(
+                    database=database,
+                    passwords=passwords,
+                    revoker=Revocations(redis),
+                    clock=clock_of(settings),
+                    logger=structlog.get_logger("app.accounts"),
+                )
+                return await user_commands.delete(erasure, name=options.name)
+        finally:
+            passwords.close()
+            await redis.aclose(close_connection_pool=True)
+
+    print(asyncio.run(run()))
+    return 0
+
+
+def _user_list(_: argparse.Namespace) -> int:
+    from app import user_commands
+
+    return _with_accounts(user_commands.listed)
+
+
+def _user_invite(_: argparse.Namespace) -> int:
+    from app import user_commands
+    from app.config import Settings
+
+    settings = Settings()
+    origin = settings.public_origin or f"http://localhost:{settings.port}"
+    return _with_accounts(lambda accounts: user_commands.invite(accounts, origin=origin))
+
+
+def _with_accounts(work: Callable[[Accounts], Awaitable[str | Sequence[str]]]) -> int:
+    """Do something with the accounts of this installation, and print what came of it."""
+    from app.accounts.passwords import Passwords
+    from app.composition import accounts_of, issuer_of
+    from app.config import Settings
+    from app.streams.connection import connect
+    from app.streams.revocations import Revocations
+    from app.telemetry import configure_logging
+
+    settings = Settings()
+    configure_logging(environment=settings.environment, level="error")
+    issuer = issuer_of(settings)
+
+    async def run() -> str | Sequence[str]:
+        redis = connect(settings.redis_address, timeout_seconds=2.0, max_connections=1)
+        passwords = Passwords()
+        try:
+            async with _database(settings) as database:
+                return await work(
+                    accounts_of(
+                        settings,
+                        database=database,
+                        passwords=passwords,
+                        issuer=issuer,
+                        revoker=Revocations(redis),
+                    )
+                )
+        finally:
+            passwords.close()
+            await redis.aclose(close_connection_pool=True)
+
+    said = asyncio.run(run())
+    for line in [said] if isinstance(said, str) else said:
+        print(line)
+    return 0
+
+
+@contextlib.asynccontextmanager
+async def _database(settings: Settings) -> AsyncIterator[Database]:
+    """Give the database of this installation; raise Refused where it is not up to date."""
+    from app.db import migrate
     from app.db.engine import Database
 
     address = settings.database_address
@@ -206,13 +344,9 @@ async def _user_id(settings: Settings, name: str, now: datetime) -> str:
         raise Refused("the database is not up to date; run `throughline migrate`")
     database = Database(address, timeout_seconds=settings.database_timeout_seconds)
     try:
-        new_id = DEVELOPMENT_USER if name == DEVELOPMENT_USER else str(uuid_utils.uuid7())
-        user = await users.create_user(database, user_id=new_id, name=name, now=now)
+        yield database
     finally:
         await database.close()
-    if user.disabled_at is not None:
-        raise Refused(f"the user {name} is disabled")
-    return user.user_id
 
 
 def _migrate(_: argparse.Namespace) -> int:

@@ -6,9 +6,22 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+import structlog
 import uuid_utils
 
+from app.accounts.accounts import AccountRules, Accounts, Issuer, Revoker
+from app.accounts.jwks import Jwks
+from app.accounts.keys import OneKey, OwnKeys, read_public_key
+from app.accounts.passwords import Passwords
+from app.accounts.tokens import (
+    OWN_ISSUER,
+    Expected,
+    FindsKeys,
+    TokenIssuer,
+    TokenVerifier,
+)
 from app.db.engine import Database
+from app.events.envelope import EventBuilder
 from app.models.build import build_models
 from app.models.servers import ModelLimits
 
@@ -46,6 +59,65 @@ def models_of(settings: Settings) -> ModelRegistry:
         default=settings.model_default,
         demo_delay_ms=settings.demo_delay_ms,
     )
+
+
+def accounts_of(
+    settings: Settings,
+    *,
+    database: Database,
+    passwords: Passwords,
+    issuer: Issuer,
+    revoker: Revoker,
+) -> Accounts:
+    """Make the accounts service by the settings."""
+    return Accounts(
+        database=database,
+        passwords=passwords,
+        issuer=issuer,
+        revoker=revoker,
+        events=EventBuilder(settings.node_id, new_id),
+        rules=AccountRules(
+            sign_up=settings.sign_up,
+            sign_in_lifetime=timedelta(days=settings.sign_in_days),
+            cookie_seconds=settings.jwt_cookie_seconds,
+            token_seconds=settings.jwt_ttl_seconds,
+            allows_links=settings.is_development,
+        ),
+        new_id=new_id,
+        clock=clock_of(settings),
+        logger=structlog.get_logger("app.accounts"),
+    )
+
+
+def issuer_of(settings: Settings) -> TokenIssuer:
+    """Make what signs our tokens. Raises SettingsError where there is no key that can be used."""
+    return TokenIssuer(_own_keys(settings), _own_claims(settings))
+
+
+def verifier_of(settings: Settings) -> TokenVerifier:
+    """Make what knows our tokens and another issuer's; raises as ``issuer_of``."""
+    outside: FindsKeys | None = None
+    if settings.jwt_public_key is not None:
+        outside = OneKey(read_public_key(settings.jwt_public_key, settings.jwt_algorithm))
+    elif settings.jwt_jwks_url is not None:
+        outside = Jwks(settings.jwt_jwks_url, algorithm=settings.jwt_algorithm)
+    return TokenVerifier(
+        _own_keys(settings),
+        _own_claims(settings),
+        outside=outside,
+        outside_expected=Expected(settings.jwt_issuer, settings.jwt_audience),
+    )
+
+
+def _own_keys(settings: Settings) -> OwnKeys:
+    return OwnKeys(settings.signing_key(), settings.previous_signing_keys)
+
+
+def _own_claims(settings: Settings) -> Expected:
+    # Where JWT_ISSUER is somebody else's name, ours must not be taken for it.
+    has_other = settings.jwt_public_key is not None or settings.jwt_jwks_url is not None
+    issuer = OWN_ISSUER if has_other else settings.jwt_issuer
+    return Expected(issuer, settings.jwt_audience)
 
 
 def new_id() -> str:

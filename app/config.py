@@ -12,6 +12,7 @@ import re
 import secrets
 import socket
 from collections.abc import Callable
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
@@ -28,15 +29,21 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app import setting_rules
+from app.accounts.keys import read_public_key
 from app.models.servers import ModelServer, parse_servers
 from app.signing_key import KEY_MIN_BYTES, make_key, read_key
 from app.streams.embedded_directory import EmbeddedDirectory
 
 Environment = Literal["development", "production"]
 LogLevel = Literal["debug", "info", "warning", "error"]
+Algorithm = Literal[
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
+]
+SignUp = Literal["open", "invited", "closed"]
 Port = Annotated[int, Ge(1), Le(65535)]
 Seconds = Annotated[float, Ge(0.1), Le(86_400)]
 Count = Annotated[int, Ge(1), Le(10_000_000)]
+Limit = Annotated[int, Ge(0), Le(10_000_000)]
 
 
 class SettingsError(Exception):
@@ -117,8 +124,40 @@ class Settings(BaseSettings):
             "in development generated once into `jwt_secret` in the data directory"
         ),
     )
+    jwt_previous_secrets: SecretStr | None = Field(
+        default=None,
+        description=(
+            "JSON list of former values of `JWT_SECRET`: they sign nothing more, and tokens that "
+            "they signed are good until they expire, see [Rotating keys](#rotating-keys)"
+        ),
+    )
+    jwt_public_key: str | None = Field(
+        default=None,
+        description=(
+            "Public key (PEM) of another issuer whose tokens count as well, see "
+            "[Tokens of another issuer](#tokens-of-another-issuer)"
+        ),
+    )
+    jwt_jwks_url: str | None = Field(
+        default=None,
+        description=(
+            "In place of `JWT_PUBLIC_KEY`: where that issuer publishes its keys (JWKS); `https://`,"
+            " or `http://` on this machine"
+        ),
+    )
+    jwt_algorithm: Algorithm | None = Field(
+        default=None,
+        description=(
+            "The one algorithm of that issuer's tokens: `RS256`, `PS256`, `ES256`, `ES384`, "
+            "`EdDSA` or another of these families. Unset: by the kind of each key"
+        ),
+    )
     jwt_issuer: str | None = Field(
-        default=None, description="`iss` that tokens must carry; unset: not checked"
+        default=None,
+        description=(
+            "`iss` that tokens must carry, those of the other issuer where there is one; "
+            "unset: not checked"
+        ),
     )
     jwt_audience: str | None = Field(
         default=None, description="`aud` that tokens must carry; unset: not checked"
@@ -128,7 +167,27 @@ class Settings(BaseSettings):
     )
     public_origin: str | None = Field(
         default=None,
-        description="Where browsers reach the service (`https://chat.example.org`)",
+        description=(
+            "Where browsers reach the service (`https://chat.example.org`). Needed in production: "
+            "requests with a cookie must come from there, and with https the cookie is `Secure`"
+        ),
+    )
+    sign_up: SignUp = Field(
+        default="invited",
+        description=(
+            "Who may make an account: `open` anybody, `invited` whoever has a link from "
+            "`throughline user invite`, `closed` nobody but `throughline user create`"
+        ),
+    )
+    sign_in_days: Annotated[int, Ge(1), Le(3650)] = Field(
+        default=30, description="How long a browser stays signed in without being used"
+    )
+    jwt_cookie_seconds: Annotated[int, Ge(60), Le(86_400)] = Field(
+        default=900,
+        description=(
+            "How long the token in a browser's cookie is valid; while it is in use it is renewed "
+            "at half of that"
+        ),
     )
 
     model_default: str | None = Field(
@@ -274,6 +333,10 @@ class Settings(BaseSettings):
             "for good; 0: not at all"
         ),
     )
+    retention_days: Annotated[int, Ge(0), Le(36_500)] = Field(
+        default=0,
+        description="Conversations in which nothing happened for so long are deleted; 0: kept",
+    )
     cache_l1_max_size: Annotated[int, Ge(0), Le(1_000_000)] = Field(
         default=512,
         description=(
@@ -315,6 +378,62 @@ class Settings(BaseSettings):
     connections_per_user: Count = Field(
         default=1000, description="Streams that one user may hold open on one web node"
     )
+    connections_per_address: Limit = Field(
+        default=2000,
+        description=(
+            "Streams, polls and WebSockets that one address may hold open on one web node; 0: any "
+            "number"
+        ),
+    )
+    rate_limit_requests: Limit = Field(
+        default=100,
+        description="Requests of one user in a minute, see [Limits](#limits); 0: no limit",
+    )
+    rate_limit_questions: Limit = Field(
+        default=60, description="Questions of one user in a minute, however asked; 0: no limit"
+    )
+    rate_limit_characters: Limit = Field(
+        default=0, description="Characters of one user's questions in a day; 0: no limit"
+    )
+    rate_limit_streams: Limit = Field(
+        default=3000,
+        description=(
+            "Streams and polls that one user opens in a minute; a page that polls while an answer "
+            "is written needs 400; 0: no limit"
+        ),
+    )
+    rate_limit_address: Limit = Field(
+        default=300,
+        description=(
+            "Requests in a minute from one address without a valid credential, and to the pages "
+            "that need none; 0: no limit"
+        ),
+    )
+    rate_limit_frames: Limit = Field(
+        default=600,
+        description="Frames in a minute that a client may send over one WebSocket; 0: no limit",
+    )
+    rate_limit_timeout_seconds: Seconds = Field(
+        default=0.25, description="Longest wait for Redis to count something"
+    )
+    sign_in_failures_per_account: Limit = Field(
+        default=100,
+        description=(
+            "Failed tries in an hour to sign in to one account, from all addresses; 0: no limit, "
+            "and no growing wait either"
+        ),
+    )
+    sign_in_failures_per_address: Limit = Field(
+        default=100,
+        description="Failed tries in an hour to sign in from one address; 0: no limit",
+    )
+    trusted_proxies: str | None = Field(
+        default=None,
+        description=(
+            "Addresses and networks of proxies, separated by commas, whose word for the client's "
+            "address and scheme is taken, see [Behind a proxy](#behind-a-proxy). Unset: nobody's"
+        ),
+    )
     drain_seconds: Seconds = Field(
         default=1.0, description="Longest wait for streams to end when a web node stops"
     )
@@ -338,6 +457,16 @@ class Settings(BaseSettings):
     _models = field_validator("models")(_given(setting_rules.model_list))
     _model_base_url = field_validator("model_base_url")(_given(setting_rules.http_address))
     _public_origin = field_validator("public_origin")(_given(setting_rules.origin))
+    _trusted_proxies = field_validator("trusted_proxies")(_given(setting_rules.networks))
+
+    _jwt_jwks_url = field_validator("jwt_jwks_url")(_given(setting_rules.key_address))
+
+    @field_validator("jwt_previous_secrets")
+    @classmethod
+    def _all_long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            setting_rules.parse_secrets(value.get_secret_value())
+        return value
 
     @field_validator("jwt_secret")
     @classmethod
@@ -360,10 +489,13 @@ class Settings(BaseSettings):
             mistakes.append(
                 "JWT_SECRET: must be set in production; ENVIRONMENT=development makes one"
             )
+        if cls.needs_secret and environment == "production":
+            mistakes += _weak_in_production(data)
         if data.get("model_base_url") and not data.get("model_name"):
             mistakes.append("MODEL_NAME: must be set when MODEL_BASE_URL is")
         if data.get("model_name") and not data.get("model_base_url"):
             mistakes.append("MODEL_BASE_URL: must be set when MODEL_NAME is")
+        mistakes += _mistaken_issuer(settings)
         mistakes += _mistaken_models(settings, brings=["local"] if cls.starts_local_model else [])
         if mistakes or settings is None:
             raise SettingsError(*mistakes) from None
@@ -373,6 +505,18 @@ class Settings(BaseSettings):
     def is_development(self) -> bool:
         """Whether a request without credentials acts as the user ``dev``."""
         return self.environment == "development"
+
+    @property
+    def previous_signing_keys(self) -> list[bytes]:
+        """Give the keys that signed before; their tokens are good until they expire."""
+        if self.jwt_previous_secrets is None:
+            return []
+        return setting_rules.parse_secrets(self.jwt_previous_secrets.get_secret_value())
+
+    @property
+    def trusted_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """Give the networks of the proxies that are trusted."""
+        return setting_rules.parse_networks(self.trusted_proxies) if self.trusted_proxies else ()
 
     @property
     def model_servers(self) -> list[ModelServer]:
@@ -460,6 +604,47 @@ class LauncherSettings(WebSettings):
 def environment_with(**changes: str) -> dict[str, str]:
     """Give the environment for a child process: ours, with some variables set."""
     return {**os.environ, **changes}
+
+
+def _weak_in_production(data: dict[str, Any]) -> list[str]:
+    """Say what a laptop may be started with, and a service that others reach may not."""
+    mistakes = []
+    if not data.get("public_origin"):
+        mistakes.append("PUBLIC_ORIGIN: must be set in production")
+    secret = data.get("jwt_secret") or ""
+    written = secret.get_secret_value() if isinstance(secret, SecretStr) else str(secret)
+    if len(written.encode()) >= KEY_MIN_BYTES and setting_rules.is_guessable(written):
+        mistakes.append(
+            "JWT_SECRET: must be random, not an example or a repetition; "
+            "`openssl rand -base64 48` makes one"
+        )
+    return mistakes
+
+
+def _mistaken_issuer(settings: Settings | None) -> list[str]:
+    """Say what is wrong between the settings of another issuer of tokens."""
+    if settings is None:
+        return []
+    key, url, algorithm = settings.jwt_public_key, settings.jwt_jwks_url, settings.jwt_algorithm
+    mistakes = []
+    if key is not None and url is not None:
+        mistakes.append("JWT_JWKS_URL: must not be set when JWT_PUBLIC_KEY is")
+    if algorithm is not None and key is None and url is None:
+        mistakes.append(
+            "JWT_ALGORITHM: must not be set without JWT_PUBLIC_KEY or JWT_JWKS_URL: tokens of "
+            "JWT_SECRET are of HS256"
+        )
+    if key is not None:
+        try:
+            read_public_key(key)
+        except ValueError as error:
+            mistakes.append(f"JWT_PUBLIC_KEY: {error}")
+        else:
+            try:
+                read_public_key(key, algorithm)
+            except ValueError as error:
+                mistakes.append(f"JWT_ALGORITHM: {error}")
+    return mistakes
 
 
 def _mistaken_models(settings: Settings | None, *, brings: list[str]) -> list[str]:

@@ -22,10 +22,15 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
+from app.accounts.passwords import Passwords
+from app.composition import accounts_of, database_of, issuer_of
 from app.config import Settings, environment_with
+from app.domain.errors import ChatError
 from app.file_lock import holder, note_holder, take_lock
 from app.local_model import LOCAL_MODEL_ID, PLACES, LocalModelMissing, Weights, find_weights
+from app.streams.connection import connect
 from app.streams.embedded import EmbeddedRedis, EmbeddedServerError
+from app.streams.revocations import Revocations
 from app.supervision import Child, GaveUp, Supervisor, run_once
 
 _READY_SECONDS = 60.0
@@ -159,6 +164,9 @@ class _Launch:
         _say(f"\nThroughline is ready: {addresses[0]}")
         for address in addresses[1:]:
             _say(f"  another node: {address}")
+        if self._settings.is_development:
+            link = f"{addresses[0]}/sign-in/link?code={await administrator_code(self._settings)}"
+            _say(f"  sign in as administrator (once, within an hour): {link}")
         if self._local is not None:
             _say(f"  local model: {self._local.weights.described}")
         _say(f"  data: {self._settings.data_dir}")
@@ -193,6 +201,29 @@ class _Launch:
             )
 
         return fresh
+
+
+async def administrator_code(settings: Settings) -> str:
+    """Give the code of a one-time link that signs in as administrator. Raises LaunchFailed."""
+    database, passwords = database_of(settings), Passwords()
+    redis = connect(
+        settings.redis_address, timeout_seconds=settings.redis_timeout_seconds, max_connections=1
+    )
+    accounts = accounts_of(
+        settings,
+        database=database,
+        passwords=passwords,
+        issuer=issuer_of(settings),
+        revoker=Revocations(redis),
+    )
+    try:
+        return await accounts.administrator_link()
+    except ChatError as error:
+        raise LaunchFailed(f"no sign-in link can be made: {error}") from error
+    finally:
+        passwords.close()
+        await redis.aclose(close_connection_pool=True)
+        await database.close()
 
 
 class LocalModel(NamedTuple):

@@ -17,28 +17,50 @@ import structlog
 from litestar import Litestar
 from redis.asyncio import Redis
 
+from app.accounts.accounts import Accounts
+from app.accounts.erasure import AccountErasure
+from app.accounts.passwords import Passwords
 from app.chat.deletion import Deletion
+from app.chat.exporting import Exporting
 from app.chat.following import Following, FollowingLimits
 from app.chat.history_cache import HistoryCache
 from app.chat.reading import Reading
 from app.chat.service import Chat
 from app.chat.settling import Settling
 from app.chat.tails import TailLimits, Tails
-from app.composition import clock_of, database_of, models_of, new_id
+from app.composition import (
+    accounts_of,
+    clock_of,
+    database_of,
+    issuer_of,
+    models_of,
+    new_id,
+    verifier_of,
+)
 from app.db.engine import Database
+from app.ending import end
 from app.events.envelope import EventBuilder
 from app.models.registry import ModelRegistry
+from app.models.watching import hear
+from app.streams import keys
 from app.streams.connection import connect, reachable
 from app.streams.jobs import JobQueue
+from app.streams.limits import RedisLimiter, SignInLimits, SignInRates
 from app.streams.model_reports import ModelReports
 from app.streams.redis_log import RedisSessionLog
+from app.streams.revocations import Revocations
 from app.streams.session_cache import TIMEOUT_SECONDS, SessionCache
 from app.streams.subscriber import Subscriber
+from app.streams.tickets import Tickets
 from app.telemetry import Metrics, create_metrics
 from app.web.application import create_application
 from app.web.assets import Assets
-from app.web.auth import Gatekeeper, TokenRules
+from app.web.auth import Gatekeeper
+from app.web.bodies import read_csrf_field
 from app.web.condition import Check, Condition
+from app.web.cookies import Cookies
+from app.web.csrf import Csrf
+from app.web.limits import LimitRates, Limits
 from app.web.model_choice import ModelChoice
 from app.web.openapi import openapi_document
 from app.web.parts import Parts
@@ -87,6 +109,7 @@ class Node(NamedTuple):
 
     application: Litestar
     following: Following
+    accounts: Accounts
 
 
 def build_node(settings: Settings) -> Node:
@@ -106,11 +129,13 @@ def build_node(settings: Settings) -> Node:
         database=database_of(settings),
         models=models_of(settings),
     )
+    limiter = RedisLimiter(stores.redis, timeout_seconds=settings.rate_limit_timeout_seconds)
     log = RedisSessionLog(
         stores.redis, ttl_seconds=settings.log_ttl_seconds, max_entries=settings.log_max_entries
     )
     reading = Reading(stores.database, log, _build_cache(settings, stores, metrics))
-    tails, subscriber = _build_tails(settings, log, metrics)
+    revocations = Revocations(stores.redis, on_change=lambda: following.end_revoked())  # noqa: PLW0108
+    tails, subscriber = _build_tails(settings, log, revocations, metrics)
     following = Following(
         node_id=settings.node_id,
         database=stores.database,
@@ -123,40 +148,82 @@ def build_node(settings: Settings) -> Node:
             connections_per_user=settings.connections_per_user,
         ),
         metrics=metrics,
+        is_revoked=revocations.is_revoked,
     )
+    passwords = Passwords()
+    verifier = verifier_of(settings)
+    accounts = accounts_of(
+        settings,
+        database=stores.database,
+        passwords=passwords,
+        issuer=issuer_of(settings),
+        revoker=revocations,
+    )
+    choice = ModelChoice(stores.models)
+    reports = ModelReports(stores.redis, clock=clock_of(settings))
     parts = Parts(
+        accounts=accounts,
+        erasure=AccountErasure(
+            database=stores.database,
+            passwords=passwords,
+            revoker=revocations,
+            clock=clock_of(settings),
+            logger=structlog.get_logger("app.accounts"),
+        ),
+        exporting=Exporting(stores.database, clock_of(settings)),
+        cookies=Cookies(
+            is_secure=(settings.public_origin or "").startswith("https:"),
+            lifetime_seconds=settings.sign_in_days * 86_400,
+        ),
+        csrf=Csrf(settings.signing_key(), read_csrf_field),
+        is_development=settings.is_development,
         chat=_build_chat(settings, stores, log, reading),
         following=following,
         gatekeeper=Gatekeeper(
-            TokenRules(settings.signing_key(), settings.jwt_issuer, settings.jwt_audience),
+            verifier,
+            Tickets(stores.redis),
+            is_revoked=revocations.is_revoked,
+            accounts=accounts,
             is_development=settings.is_development,
             public_origin=settings.public_origin,
         ),
+        limits=_build_limits(settings, limiter, metrics),
         metrics=metrics,
-        rendering=Rendering(
-            _HERE / "templates", Assets(_HERE / "static"), ModelChoice(stores.models)
-        ),
+        rendering=Rendering(_HERE / "templates", Assets(_HERE / "static"), choice),
         openapi=openapi_document(importlib.metadata.version("throughline")),
-        checks=_checks(settings, stores, subscriber),
+        checks=_checks(settings, stores, subscriber, reports),
         node_id=settings.node_id,
         retry_ms=settings.stream_retry_ms,
         send_timeout_seconds=settings.stream_send_timeout_seconds,
+        trusted_proxies=settings.trusted_networks,
+        strict_transport=(settings.public_origin or "").startswith("https:"),
     )
 
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
         subscriber.start()
+        await revocations.start()
         tails.start()
+        hearing = asyncio.ensure_future(hear(stores.models, reports.going_on, choice.learn))
         try:
             yield
         finally:
-            for close in (tails.close, subscriber.close, stores.close):
+            passwords.close()
+            await end(hearing)
+            for close in (
+                tails.close,
+                revocations.close,
+                subscriber.close,
+                limiter.close,
+                verifier.close,
+                stores.close,
+            ):
                 # Before Python 3.12 a task may miss its cancellation while it speaks to Redis
                 # (asyncio.wait_for); whoever waits for its end would never return.
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(close(), _CLOSE_SECONDS)
 
-    return Node(create_application(parts, lifespan), following)
+    return Node(create_application(parts, lifespan), following, accounts)
 
 
 class _Stores(NamedTuple):
@@ -218,15 +285,49 @@ def _build_chat(
     )
 
 
+def _build_limits(settings: Settings, limiter: RedisLimiter, metrics: Metrics) -> Limits:
+    return Limits(
+        limiter,
+        LimitRates(
+            requests=settings.rate_limit_requests,
+            questions=settings.rate_limit_questions,
+            characters=settings.rate_limit_characters,
+            streams=settings.rate_limit_streams,
+            address=settings.rate_limit_address,
+            frames=settings.rate_limit_frames,
+            connections=settings.connections_per_address,
+        ),
+        sign_in=SignInLimits(
+            limiter,
+            SignInRates(
+                per_account=settings.sign_in_failures_per_account,
+                per_address=settings.sign_in_failures_per_address,
+            ),
+            refused=lambda bucket: metrics.limits_refused.labels(bucket=bucket).inc(),
+            failed=lambda: metrics.limits_uncounted.labels(what="sign_ins").inc(),
+        ),
+        metrics=metrics,
+    )
+
+
 def _build_tails(
-    settings: Settings, log: RedisSessionLog, metrics: Metrics
+    settings: Settings, log: RedisSessionLog, revocations: Revocations, metrics: Metrics
 ) -> tuple[Tails, Subscriber]:
     # The two know each other: what is followed is subscribed to, what is published is followed.
-    subscriber = Subscriber(
-        settings.redis_address,
-        on_message=lambda channel, payload: tails.published(channel, payload),  # noqa: PLW0108
-        on_subscribed=lambda channel: tails.subscribed(channel),  # noqa: PLW0108
-    )
+    def published(channel: str, payload: bytes) -> None:
+        if channel == keys.REVOKED_CHANNEL:
+            revocations.published(payload)
+        else:
+            tails.published(channel, payload)
+
+    def subscribed(channel: str) -> None:
+        if channel == keys.REVOKED_CHANNEL:
+            revocations.subscribed()
+        else:
+            tails.subscribed(channel)
+
+    subscriber = Subscriber(settings.redis_address, on_message=published, on_subscribed=subscribed)
+    subscriber.subscribe(keys.REVOKED_CHANNEL)
     tails = Tails(
         log,
         subscriber,
@@ -240,7 +341,9 @@ def _build_tails(
     return tails, subscriber
 
 
-def _checks(settings: Settings, stores: _Stores, subscriber: Subscriber) -> Mapping[str, Check]:
+def _checks(
+    settings: Settings, stores: _Stores, subscriber: Subscriber, reports: ModelReports
+) -> Mapping[str, Check]:
     async def redis() -> Condition:
         with reachable():
             await stores.redis.ping()
@@ -254,8 +357,6 @@ def _checks(settings: Settings, stores: _Stores, subscriber: Subscriber) -> Mapp
     async def disk() -> Condition:
         usage = await asyncio.to_thread(shutil.disk_usage, _existing(settings.data_dir))
         return Condition.UP if usage.free >= _DISK_FREE_BYTES else Condition.DEGRADED
-
-    reports = ModelReports(stores.redis, clock=clock_of(settings))
 
     async def models() -> Condition:
         said = await reports.read()

@@ -6,9 +6,13 @@ No message repeats the value: an address may carry a password.
 from __future__ import annotations
 
 import re
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from urllib.parse import urlsplit
 
+import msgspec
+
 from app.models.servers import parse_servers
+from app.signing_key import KEY_MIN_BYTES
 
 _NODE_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 _MODEL_NAME = re.compile(r"[\x21-\x7e]{1,200}", re.ASCII)
@@ -16,6 +20,17 @@ _REDIS_SCHEMES = ("redis", "rediss", "unix")
 _POSTGRESQL_SCHEMES = ("postgresql", "postgresql+psycopg")
 _SQLITE_SCHEMES = ("sqlite", "sqlite+aiosqlite")
 _HTTP_SCHEMES = ("http", "https")
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_SECRET_MIN_DIFFERENT = 8
+_EXAMPLES = (
+    "changeme",
+    "changethis",
+    "replaceme",
+    "replacethis",
+    "yoursecret",
+    "mysecret",
+    "0123456789",
+)
 
 
 def node_id(value: str) -> str:
@@ -52,9 +67,44 @@ def origin(value: str) -> str:
     """Check an origin as a browser sends it (RFC 6454), a final slash taken off."""
     written = value.rstrip("/")
     parts = urlsplit(written)
-    if parts.scheme not in _HTTP_SCHEMES or written != f"{parts.scheme}://{parts.netloc}":
+    if (
+        parts.scheme not in _HTTP_SCHEMES
+        or written != f"{parts.scheme}://{parts.netloc}"
+        or not parts.netloc
+        or "*" in written
+    ):
         raise ValueError("must be of the form https://host or https://host:port")
     return written
+
+
+def is_guessable(secret: str) -> bool:
+    """Say whether a secret is an example that somebody left in place, or hardly any characters.
+
+    It cannot tell a weak one that was chosen with care: that is what random ones are for.
+    """
+    folded = re.sub(r"[^a-z0-9]", "", secret.lower())
+    repeats = secret in (secret + secret)[1:-1]
+    return (
+        repeats
+        or len(set(secret)) < _SECRET_MIN_DIFFERENT
+        or any(example in folded for example in _EXAMPLES)
+    )
+
+
+def networks(value: str) -> str:
+    """Check a list of addresses and networks, separated by commas."""
+    try:
+        parse_networks(value)
+    except ValueError:
+        raise ValueError(
+            "must be addresses or networks such as 10.0.0.0/8, separated by commas"
+        ) from None
+    return value
+
+
+def parse_networks(value: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    """Read such a list; an address is a network of one."""
+    return tuple(ip_network(part.strip()) for part in value.split(","))
 
 
 def redis_address(value: str) -> str:
@@ -65,6 +115,27 @@ def redis_address(value: str) -> str:
 def http_address(value: str) -> str:
     """Check the address of an HTTP service."""
     return _address(value, _HTTP_SCHEMES)
+
+
+def key_address(value: str) -> str:
+    """Check where another issuer's keys are: nobody on the way may exchange them."""
+    _address(value, _HTTP_SCHEMES)
+    parts = urlsplit(value)
+    if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+        raise ValueError("must be an address that begins with https://, but for this machine's own")
+    return value
+
+
+def parse_secrets(written: str) -> list[bytes]:
+    """Read a JSON list of secrets, KEY_MIN_BYTES or more each; raise ValueError for another."""
+    try:
+        found = msgspec.json.decode(written, type=list[str])
+    except msgspec.MsgspecError:
+        raise ValueError("must be a JSON list of secrets") from None
+    keys = [secret.encode() for secret in found]
+    if any(len(key) < KEY_MIN_BYTES for key in keys):
+        raise ValueError(f"must hold secrets of {KEY_MIN_BYTES} bytes or more")
+    return keys
 
 
 def database_address(value: str) -> str:

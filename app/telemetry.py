@@ -94,6 +94,20 @@ def configure_logging(*, environment: str, level: str) -> None:
         logging.getLogger(name).setLevel(max(numeric_level, logging.WARNING))
     # The web node writes its own line a request: with ids, and without the query string.
     logging.getLogger("uvicorn.access").disabled = True
+    uvicorn_errors = logging.getLogger("uvicorn.error")
+    uvicorn_errors.addFilter(_without_traceback_of_a_client)
+
+
+def _without_traceback_of_a_client(record: logging.LogRecord) -> bool:
+    """Make a line of what uvicorn calls an exception and a client did: text that is no UTF-8.
+
+    Anybody may send it, as often as they like: a traceback each would bury what matters.
+    """
+    if record.exc_info and isinstance(record.exc_info[1], UnicodeDecodeError):
+        record.exc_info = None
+        record.levelno, record.levelname = logging.INFO, "INFO"
+        return logging.getLogger().isEnabledFor(logging.INFO)
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +125,8 @@ class Metrics:
     tail_checks: Counter
     histories: Counter
     history_reads: Counter
+    limits_refused: Counter
+    limits_uncounted: Counter
 
     answers: Counter
     answer_first_chunk_seconds: Histogram
@@ -170,6 +186,15 @@ def create_metrics() -> Metrics:
             "tier",
             "outcome",
         ),
+        limits_refused=counter(
+            "limits_refused", "What a limit refused, by the bucket that was full", "bucket"
+        ),
+        limits_uncounted=counter(
+            "limits_uncounted",
+            "What Redis did not count in time: `requests` that went on uncounted, and tries to "
+            "sign in (`sign_ins`) that this node counted for itself",
+            "what",
+        ),
         answers=counter("answers", "Answers that ended", "model", "outcome"),
         answer_first_chunk_seconds=histogram(
             "answer_first_chunk_seconds",
@@ -180,7 +205,9 @@ def create_metrics() -> Metrics:
         answer_seconds=histogram(
             "answer_seconds", "Time from an attempt's begin to its end", _ANSWER_SECONDS, "model"
         ),
-        chunks_appended=counter("chunks_appended", "Chunks written to session logs"),
+        chunks_appended=counter(
+            "chunks_appended", "Chunks and pieces of reasoning written to session logs"
+        ),
         flush_seconds=histogram(
             "flush_seconds", "Time of one write of all sessions' chunks to Redis", _FLUSH_SECONDS
         ),

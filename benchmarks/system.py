@@ -50,7 +50,7 @@ class System:
 def running_system(worker: str, **settings: str) -> Iterator[System]:
     """Run everything until the block ends; ``worker`` is the module with the worker's model."""
     with tempfile.TemporaryDirectory() as folder:
-        port = _free_port()
+        port = free_port()
         environment = os.environ | _SETTINGS | {"DATA_DIR": folder} | settings
         command = str(Path(sys.executable).with_name("throughline"))
         server = subprocess.Popen(
@@ -59,7 +59,7 @@ def running_system(worker: str, **settings: str) -> Iterator[System]:
             stdout=subprocess.DEVNULL,
         )
         try:
-            _wait_until_ready(port)
+            wait_until_ready(port)
             working = subprocess.Popen([sys.executable, "-m", worker], env=environment)
             try:
                 roles = _roles(server.pid) | {"worker": psutil.Process(working.pid)}
@@ -88,7 +88,8 @@ def _roles(pid: int) -> dict[str, psutil.Process]:
     return found
 
 
-def _wait_until_ready(port: int) -> None:
+def wait_until_ready(port: int) -> None:
+    """Wait for a web node on this port."""
     until = time.monotonic() + _START_SECONDS
     while time.monotonic() < until:
         try:
@@ -100,7 +101,8 @@ def _wait_until_ready(port: int) -> None:
     raise SystemExit("the server did not become ready")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Give a port of this machine that nobody listens on."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]

@@ -20,17 +20,18 @@ _KEPT_VARIABLES = ("HOME", "LANG", "PATH", "TMPDIR")
 
 
 @contextlib.contextmanager
-def running_server() -> Iterator[str]:
+def running_server(*options: str) -> Iterator[str]:
     """Run everything on a free port until the block ends; give the address (``http://…``).
 
-    The settings are the defaults, whatever the environment says. Raises RuntimeError where the
-    server does not become ready within a minute.
+    ``options`` are those of ``throughline up``; for the rest the settings are the defaults,
+    whatever the environment says. Raises RuntimeError where the server does not become ready
+    within a minute.
     """
     command = [str(Path(sys.executable).parent / "throughline"), "up", "--port", str(_free_port())]
     variables = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
     with tempfile.TemporaryDirectory(prefix="throughline-") as data:
         process = subprocess.Popen(
-            [*command, "--data", data],
+            [*command, "--data", data, *options],
             env=variables,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

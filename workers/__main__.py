@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
 from prometheus_client import start_http_server
 
+from app.chat.deletion import Deletion
 from app.chat.settling import Settling
 from app.composition import clock_of, database_of, models_of, new_id
 from app.ending import end
@@ -25,6 +27,7 @@ from app.telemetry import configure_logging, create_metrics
 from workers.generation.answering import Answering
 from workers.generation.attempt import AnswerLimits, AnswerParts
 from workers.generation.flusher import Flusher
+from workers.generation.housekeeping import Housekeeper
 from workers.generation.reconciler import Reconciler
 from workers.generation.worker import Worker, WorkerLimits
 from workers.process import on_stop_signal
@@ -125,8 +128,27 @@ async def generate(settings: Settings, models: ModelRegistry) -> None:
             ttl_ms=int(settings.reconcile_seconds * 3000),
         ),
         period_seconds=settings.reconcile_seconds,
-        clock=clock_of(settings),
         metrics=metrics,
+    )
+    housekeeper = Housekeeper(
+        database=database,
+        deletion=Deletion(
+            database=database,
+            log=log,
+            events=events,
+            undo_seconds=settings.delete_undo_seconds,
+            clock=clock_of(settings),
+            logger=structlog.get_logger("app.chat"),
+        ),
+        election=Election(
+            redis,
+            key=keys.HOUSEKEEPER,
+            node_id=settings.node_id,
+            ttl_ms=int(settings.reconcile_seconds * 3000),
+        ),
+        period_seconds=settings.reconcile_seconds,
+        retention=timedelta(days=settings.retention_days) if settings.retention_days else None,
+        clock=clock_of(settings),
     )
     if settings.worker_metrics_port:
         # In a thread of its own, with every path: a worker has no other HTTP.
@@ -137,6 +159,7 @@ async def generate(settings: Settings, models: ModelRegistry) -> None:
     subscriber.start()
     flusher.start()
     reconciling = asyncio.ensure_future(reconciler.run())
+    keeping_house = asyncio.ensure_future(housekeeper.run())
     reports = ModelReports(redis, clock=clock_of(settings))
     reporting = asyncio.ensure_future(report(models, partial(reports.tell, settings.node_id)))
     logger.info(
@@ -145,7 +168,7 @@ async def generate(settings: Settings, models: ModelRegistry) -> None:
     try:
         await worker.run()
     finally:
-        await end(reconciling, reporting)
+        await end(reconciling, keeping_house, reporting)
         await flusher.close()
         await subscriber.close()
         await models.close()

@@ -8,10 +8,11 @@ log, what the log let go is replaced by the whole state.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,7 +20,7 @@ from app.chat.full_content import FullContent
 from app.db import sessions
 from app.db.results import SessionState
 from app.domain.caller import Caller
-from app.domain.errors import NotFound, TooManyConnections, Unavailable
+from app.domain.errors import NotFound, TooManyConnections, Unauthenticated, Unavailable
 from app.domain.events import Entry, new_entry, tells_deletion
 from app.domain.frames import (
     PROTOCOL_VERSION,
@@ -86,15 +87,18 @@ class Following:
         reading: Reading,
         limits: FollowingLimits,
         metrics: Metrics,
+        is_revoked: Callable[[Caller], bool] = lambda _: False,
     ) -> None:
-        """Take the parts and bounds."""
+        """Take the parts and bounds, and what says whether a caller's credential was revoked."""
         self.node_id = node_id
         self.log = log
         self.tails = tails
         self.reading = reading
         self.limits = limits
         self.metrics = metrics
+        self.is_revoked = is_revoked
         self.draining = False
+        self._open: set[Follower] = set()
         self._database = database
         self._connections: Counter[str] = Counter()
 
@@ -120,6 +124,7 @@ class Following:
         # Counted before the first await, so that a burst cannot pass the limit together.
         self._connections[caller.user_id] += 1
         follower = Follower(self, caller, session_id, after, transport, full_content=full_content)
+        self._open.add(follower)
         try:
             state = await sessions.session_state(
                 self._database, user_id=caller.user_id, session_id=session_id
@@ -133,11 +138,19 @@ class Following:
             raise
         return follower
 
-    def left(self, caller: Caller) -> None:
+    def left(self, follower: Follower) -> None:
         """Free a connection's slot."""
+        self._open.discard(follower)
+        caller = follower.caller
         self._connections[caller.user_id] -= 1
         if self._connections[caller.user_id] <= 0:
             del self._connections[caller.user_id]
+
+    def end_revoked(self) -> None:
+        """Let the followers end whose credential was revoked."""
+        for follower in self._open:
+            if self.is_revoked(follower.caller):
+                follower.wake()
 
     def drain(self) -> None:
         """Let every follower, present and to come, end with ``bye``."""
@@ -161,8 +174,8 @@ class Follower:
         """Stand at ``after``; None asks for the whole state first."""
         self.deleted = False
         """Whether the session is gone, and there is nothing to follow."""
+        self.caller = caller
         self._following = following
-        self._caller = caller
         self._session_id = session_id
         self._position = after
         self._transport = transport
@@ -184,7 +197,12 @@ class Follower:
 
     def renew(self, caller: Caller) -> None:
         """Go on under a credential that ends later; it must be the same user's."""
-        self._caller = caller
+        self.caller = caller
+
+    def wake(self) -> None:
+        """Let it look whether it is to end."""
+        if self._tail is not None:
+            self._tail.wake()
 
     async def close(self) -> None:
         """Give the connection's slot and the tail back; safe to call twice."""
@@ -192,7 +210,7 @@ class Follower:
             return
         self._closed = True
         self._gauge.dec()
-        self._following.left(self._caller)
+        self._following.left(self)
         if self._tail is not None:
             self._following.tails.release(self._tail)
 
@@ -221,7 +239,8 @@ class Follower:
                 # The stream outlives its parts: the client keeps what it has until they are back.
                 await asyncio.wait((self._held.changed,), timeout=_RETRY_SECONDS)
                 frame = Heartbeat()
-            if frame is None:
+            if frame is None or self._is_ended():
+                # What came while a credential ended is not its holder's to see.
                 continue
             yield frame
             if isinstance(frame, Entries) and tells_deletion(frame.entries[-1]):
@@ -231,12 +250,15 @@ class Follower:
     async def poll(self, wait_seconds: float) -> PollAnswer:
         """Give what there is after the position, or what comes first within ``wait_seconds``.
 
-        Raises NotFound for a deleted session, Unavailable while the log cannot be read.
+        Raises NotFound for a deleted session, Unavailable while the log cannot be read, and
+        Unauthenticated when the credential ends meanwhile.
         """
         ends = time.monotonic() + wait_seconds
         while True:
             remaining = ends - time.monotonic()
-            frame = await self._next(max(remaining, 0.0))
+            frame = await self._next(max(min(remaining, self._until_refused()), 0.0))
+            if self._is_ended():
+                raise Unauthenticated("the credential has expired or was revoked")
             if isinstance(frame, Entries):
                 return PollAnswer(frame.entries, frame.position, None)
             if isinstance(frame, History):
@@ -287,6 +309,12 @@ class Follower:
                 await asyncio.wait((changed,), timeout=min(wait_seconds, _BEGINNING_LOOK_SECONDS))
                 return None
             self._is_unproven = False
+        return await self._wait_for(changed, wait_seconds)
+
+    async def _wait_for(self, changed: asyncio.Future[None], wait_seconds: float) -> Frame | None:
+        if self._following.draining or self._is_ended():
+            # Its end may have been told while this read: before it knew what to wait for.
+            return None
         done, _ = await asyncio.wait((changed,), timeout=wait_seconds)
         return None if done else Heartbeat()
 
@@ -332,24 +360,39 @@ class Follower:
         return history
 
     async def _whole_state(self, reason: HistoryReason = HistoryReason.INITIAL) -> History:
-        page = await self._following.reading.whole(self._session_id, self._caller.user_id)
+        page = await self._following.reading.whole(self._session_id, self.caller.user_id)
         return History(page.items, page.position, reason)
 
     def _reason_to_end(self, ends: float) -> Bye | None:
         if self._following.draining:
             spread = random.randrange(_DRAIN_SPREAD_MS)  # noqa: S311
             return Bye(ByeReason.DRAIN, reconnect=True, after_ms=spread)
-        expires_at = self._caller.expires_at
-        if expires_at is not None and time.time() >= expires_at:
+        if self._is_ended():
             return Bye(ByeReason.TOKEN_EXPIRED, reconnect=False, after_ms=0)
-        if time.monotonic() >= ends:
+        if time.monotonic() >= ends or self._has_expired():
             return Bye(ByeReason.LIFETIME, reconnect=True, after_ms=0)
         return None
 
+    def _is_ended(self) -> bool:
+        """Say whether the credential was revoked, or has expired for good."""
+        if self._following.is_revoked(self.caller):
+            return True
+        # A cookie is renewed when its browser comes back, if the sign-in has not ended meanwhile.
+        return self.caller.credential != "cookie" and self._has_expired()
+
+    def _has_expired(self) -> bool:
+        expires_at = self.caller.expires_at
+        return expires_at is not None and time.time() >= expires_at
+
+    def _until_refused(self) -> float:
+        if self.caller.expires_at is None or self.caller.credential == "cookie":
+            return math.inf
+        return self.caller.expires_at - time.time()
+
     def _until_end(self, ends: float) -> float:
         remaining = ends - time.monotonic()
-        if self._caller.expires_at is not None:
-            remaining = min(remaining, self._caller.expires_at - time.time())
+        if self.caller.expires_at is not None:
+            remaining = min(remaining, self.caller.expires_at - time.time())
         return max(remaining, 0.001)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 
 WHOLE_MESSAGES = 1000
 """Messages in the whole state of a session: the newest ones; older ones come page by page."""
+
+
+_LOG_SECONDS = 2.0
+"""How long a page waits for the log: a server that is frozen is told from one that is slow, as
+when a question is asked, in a moment and not in the time that a command may take."""
 
 
 class MessagePage(msgspec.Struct, frozen=True):
@@ -50,10 +56,7 @@ class Reading:
         self, session_id: str, user_id: str, limit: int, before: str | None
     ) -> MessagePage:
         """Read one page; without Redis it comes from the database alone, standing at 0-0."""
-        try:
-            snapshot = await self._log.snapshot(session_id)
-        except Unavailable:
-            snapshot = None
+        snapshot = await self._snapshot(session_id)
         return await self._read(session_id, user_id, limit, before, snapshot)
 
     async def around(
@@ -63,13 +66,23 @@ class Reading:
 
         Raises NotFound where the session has no such message.
         """
-        newest = await self.page(session_id, user_id, limit, None)
+        # One look at the log for both: where it is frozen nobody waits twice.
+        snapshot = await self._snapshot(session_id)
+        newest = await self._read(session_id, user_id, limit, None, snapshot)
         if any(item.message_id == message_id for item in newest.items):
             return None
         before = await history.cursor_after(
             self._database, session_id=session_id, message_id=message_id, count=limit // 2
         )
-        return await self.page(session_id, user_id, limit, before)
+        return await self._read(session_id, user_id, limit, before, snapshot)
+
+    async def _snapshot(self, session_id: str) -> Snapshot | None:
+        """Look at the log, within bounds; None where it cannot be reached."""
+        try:
+            async with asyncio.timeout(_LOG_SECONDS):
+                return await self._log.snapshot(session_id)
+        except (Unavailable, TimeoutError):
+            return None
 
     async def _read(
         self,
@@ -108,7 +121,12 @@ def with_text_so_far(items: Sequence[Message], active: ActiveAnswer | None) -> l
     if active is None:
         return list(items)
     return [
-        replace(item, content=active.text, attempt=active.attempt or item.attempt)
+        replace(
+            item,
+            content=active.text,
+            reasoning=active.reasoning or None,
+            attempt=active.attempt or item.attempt,
+        )
         if item.message_id == active.message_id and not item.is_complete
         else item
         for item in items

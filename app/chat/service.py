@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
 
 _KNOWN_USERS = 10_000
 """Users that a process remembers to be in the database."""
+
+_KNOWN_SECONDS = 60.0
+"""How late a node may find out that an account was shut, where no revocation said so before."""
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -94,7 +98,7 @@ class Chat:
         self._new_id = new_id
         self._clock = clock
         self._logger = logger
-        self._known_users: set[str] = set()
+        self._known_users: dict[str, float] = {}
 
     async def ask(
         self,
@@ -133,7 +137,7 @@ class Chat:
         )
         if accepted.repeated:
             return await self._asked_before(caller, accepted), True
-        return await self._enqueue(accepted, [accepted.user_message]), False
+        return await self._enqueue(caller, accepted, [accepted.user_message]), False
 
     async def regenerate(
         self, caller: Caller, message_id: str, model: str | None = None, *, keep: bool = False
@@ -154,7 +158,7 @@ class Chat:
             now=self._clock(),
             events=lambda _: [],
         )
-        return await self._enqueue(accepted, [])
+        return await self._enqueue(caller, accepted, [])
 
     async def cancel(self, caller: Caller, message_id: str) -> tuple[Status, bool]:
         """Stop an answer; the second value is false where it had ended already.
@@ -169,9 +173,11 @@ class Chat:
         if not stop.accepted:
             return message.status, False
         try:
-            owner = await self._log.cancel(message.session_id, message_id)
+            owner = await self._log.cancel(message.session_id, message_id, message.attempt)
             if owner is None:
-                ended = await self._settling.settle_unowned(message, Status.CANCELLED, None)
+                ended = await self._settling.settle_unowned(
+                    message, caller.user_id, stop.in_reply_to
+                )
                 message = ended or message
         except Unavailable:
             # It is committed: the next attempt reads it from the database before it begins.
@@ -261,17 +267,18 @@ class Chat:
             raise Overloaded
 
     async def _ensure_user(self, caller: Caller) -> None:
-        # Users are never removed: who was found once need not be looked for again.
-        if caller.user_id in self._known_users:
+        # Users are never removed: who was found need not be looked for again for a while.
+        found_at = self._known_users.get(caller.user_id)
+        if found_at is not None and time.monotonic() - found_at < _KNOWN_SECONDS:
             return
         await users.ensure_user(
             self._database, user_id=caller.user_id, name=caller.name, now=self._clock()
         )
         if len(self._known_users) >= _KNOWN_USERS:
             self._known_users.clear()
-        self._known_users.add(caller.user_id)
+        self._known_users[caller.user_id] = time.monotonic()
 
-    async def _enqueue(self, accepted: Accepted, said: list[Message]) -> Asked:
+    async def _enqueue(self, caller: Caller, accepted: Accepted, said: list[Message]) -> Asked:
         answer = accepted.assistant_message
         session_id = accepted.session.session_id
         position = BEFORE_ALL
@@ -282,9 +289,10 @@ class Chat:
                 answer.attempt,
                 [new_entry(message) for message in said],
                 kept=answer.content,
+                kept_reasoning=answer.reasoning or "",
                 pristine=accepted.pristine,
             )
-            await self._jobs.enqueue(session_id, answer.message_id)
+            await self._jobs.enqueue(session_id, answer.message_id, caller.user_id)
             if untold is not None:
                 await self._tell_end(session_id, untold)
         except Unavailable:

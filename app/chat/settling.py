@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from app.db import attempts
 from app.domain.events import new_entry
+from app.domain.messages import Status
 from app.streams.session_log import AppendOutcome, Claimed
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from app.db.engine import Database
-    from app.domain.messages import AnswerError, Message, Status
+    from app.domain.messages import AnswerError, Message
     from app.events.envelope import EventBuilder
     from app.streams.session_log import SessionLog
 
@@ -40,20 +41,32 @@ class Settling:
         self._clock = clock
 
     async def settle_unowned(
-        self, message: Message, status: Status, error: AnswerError | None
+        self, message: Message, user_id: str, in_reply_to: str | None
     ) -> Message | None:
-        """End an answer whose session nobody holds; None where somebody does, or was faster."""
+        """Cancel an answer whose session nobody holds; None where somebody does, or was faster."""
         claimed = await self._log.claim(
             message.session_id, message.message_id, self._node_id, self._lease_ms
         )
         if not isinstance(claimed, Claimed):
             return None
-        return await self.settle(claimed, message, status, error)
+        return await self.settle(
+            claimed, message, Status.CANCELLED, None, user_id=user_id, in_reply_to=in_reply_to
+        )
 
     async def settle(
-        self, claimed: Claimed, message: Message, status: Status, error: AnswerError | None
+        self,
+        claimed: Claimed,
+        message: Message,
+        status: Status,
+        error: AnswerError | None,
+        *,
+        user_id: str,
+        in_reply_to: str | None,
     ) -> Message | None:
-        """End an answer under a lease that is held; None where another was faster."""
+        """End an answer under a lease that is held; None where another was faster.
+
+        ``user_id`` is the asker's, and ``in_reply_to`` the question: the record names both.
+        """
         now = self._clock()
         final = await attempts.finish_answer(
             self._database,
@@ -62,11 +75,13 @@ class Settling:
             status=status,
             # Where the log was lost, what the answer had before it was to be gone on with.
             content=claimed.active.text if claimed.active else message.content,
+            reasoning=(claimed.active.reasoning or None) if claimed.active else message.reasoning,
             error=error,
             usage=None,
             now=now,
             events=lambda ended: [
-                self._events.stream_ended(ended, total_chunks=0, duration_ms=0, now=now)
+                self._events.stream_ended(ended, total_chunks=0, duration_ms=0, now=now),
+                self._events.chat_message(ended, user_id=user_id, now=now, in_reply_to=in_reply_to),
             ],
         )
         if final is None:

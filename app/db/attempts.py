@@ -131,6 +131,7 @@ async def finish_answer(
     attempt: int,
     status: Status,
     content: str,
+    reasoning: str | None = None,
     error: AnswerError | None,
     usage: Usage | None,
     now: datetime,
@@ -147,6 +148,7 @@ async def finish_answer(
     final: dict[str, Any] = {
         "status": status.value,
         "content": content,
+        "reasoning": reasoning,
         "error_code": None if error is None else error.code,
         "error_detail": None if error is None else error.detail,
         "prompt_tokens": None if usage is None else usage.prompt_tokens,
@@ -209,10 +211,10 @@ async def request_stop(
         if answer.role != Role.ASSISTANT:
             raise NotFound
         if Status(answer.status).is_final:
-            return StopResult(message_from(answer), accepted=False)
+            return StopResult(message_from(answer), accepted=False, in_reply_to=answer.parent_id)
         if answer.stop_requested_at is None:
             await _change_unfinished(connection, answer, {"stop_requested_at": now})
-        return StopResult(message_from(answer), accepted=True)
+        return StopResult(message_from(answer), accepted=True, in_reply_to=answer.parent_id)
 
 
 async def _change_unfinished(

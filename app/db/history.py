@@ -124,7 +124,14 @@ async def unfinished(database: Database, *, limit: int, after: str | None) -> li
     ``after`` is the last message id of the page before.
     """
     page = (
-        select(table.c.session_id, table.c.id, table.c.attempt, table.c.status)
+        select(
+            chat_sessions.c.user_id,
+            table.c.session_id,
+            table.c.id,
+            table.c.attempt,
+            table.c.status,
+        )
+        .join_from(table, chat_sessions, table.c.session_id == chat_sessions.c.id)
         .where(UNFINISHED)
         .order_by(table.c.id)
         .limit(limit)
@@ -134,6 +141,6 @@ async def unfinished(database: Database, *, limit: int, after: str | None) -> li
     async with database.read() as connection:
         rows = await connection.execute(page)
         return [
-            Unfinished(session_id, message_id, attempt, Status(status))
-            for session_id, message_id, attempt, status in rows
+            Unfinished(user_id, session_id, message_id, attempt, Status(status))
+            for user_id, session_id, message_id, attempt, status in rows
         ]

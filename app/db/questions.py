@@ -187,6 +187,8 @@ async def accept_regeneration(
             {
                 "which": answer.id,
                 "content": answer.content if keep else "",
+                # Thoughts without an answer are begun anew, as after a worker's death.
+                "reasoning": answer.reasoning if keep and answer.content else None,
                 "attempt": answer.attempt + 1,
                 "model": model or answer.model,
                 "updated_at": now,

@@ -95,6 +95,8 @@ class StopResult(NamedTuple):
     message: Message
     accepted: bool
     """False where the answer had ended already."""
+    in_reply_to: str | None
+    """The question that it answers."""
 
 
 class SessionChange(NamedTuple):
@@ -112,6 +114,8 @@ class SessionDeleted(NamedTuple):
     unfinished: str | None
     cut: Message | None = None
     """That answer as it ended, where the session is kept to be restored."""
+    cut_in_reply_to: str | None = None
+    """The question that it answers."""
 
 
 class TextSoFar(NamedTuple):
@@ -119,6 +123,7 @@ class TextSoFar(NamedTuple):
 
     message_id: str
     text: str
+    reasoning: str | None = None
 
 
 class SessionPage(NamedTuple):
@@ -150,6 +155,8 @@ class SessionVersion(NamedTuple):
 class Unfinished(NamedTuple):
     """An answer that has no final state."""
 
+    user_id: str
+    """Whose session it is in."""
     session_id: str
     message_id: str
     attempt: int

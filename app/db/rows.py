@@ -38,6 +38,7 @@ def message_from(row: AnyRow) -> Message:
         completed_at=None if row.completed_at is None else timestamp(row.completed_at),
         error=error,
         usage=usage,
+        reasoning=row.reasoning,
     )
 
 

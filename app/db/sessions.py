@@ -6,7 +6,8 @@ its owner may take that back.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import Final
 
 from msgspec.structs import replace
 from sqlalchemy import delete, select, tuple_, update
@@ -15,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.db.cursors import SessionCursor
 from app.db.engine import Database
 from app.db.locking import insert_if_absent, lock_session
-from app.db.outbox import add_events
+from app.db.outbox import add_events, redact_events
 from app.db.results import (
     EventsOf,
     SessionChange,
@@ -25,9 +26,12 @@ from app.db.results import (
     TextSoFar,
 )
 from app.db.rows import AnyRow, message_from, select_messages, select_sessions, session_from
-from app.db.tables import NEXT_REVISION, UNFINISHED, UNPURGED, chat_sessions, messages
+from app.db.tables import KEPT, NEXT_REVISION, UNFINISHED, UNPURGED, chat_sessions, messages
 from app.domain.errors import NotFound, SessionExists
 from app.domain.messages import Message, Session, Status, timestamp
+
+AT_ONCE: Final = datetime(1970, 1, 1, tzinfo=UTC)
+"""As ``purge_at``: nobody can restore the session by any clock, and it is due for all of them."""
 
 
 async def create_session(
@@ -90,15 +94,25 @@ async def rename_session(
 
 
 async def delete_session(
-    database: Database, *, user_id: str, session_id: str, now: datetime, events: EventsOf[Session]
+    database: Database,
+    *,
+    user_id: str,
+    session_id: str,
+    now: datetime,
+    events: EventsOf[Session],
+    idle_before: datetime | None = None,
 ) -> SessionDeleted:
     """Remove a session's messages and title for good, and leave a tombstone. Raises NotFound.
 
-    An answer that is being generated cannot be finished any more; its id is given so that its
-    worker can be told.
+    With ``idle_before`` NotFound too where something has happened in it since that moment. What
+    the outbox has of it loses its content. An answer that is being generated cannot be finished
+    any more; its id is given so that its worker can be told. What Redis has of it is due to be
+    purged, whether or not the caller gets to do that.
     """
     async with database.write() as connection:
-        await _lock_own(connection, user_id, session_id)
+        row = await _lock_own(connection, user_id, session_id)
+        if idle_before is not None and row.updated_at >= idle_before:
+            raise NotFound
         found = await connection.execute(
             select(messages.c.id).where(messages.c.session_id == session_id, UNFINISHED)
         )
@@ -112,9 +126,11 @@ async def delete_session(
                 log_begun=True,
                 updated_at=now,
                 deleted_at=now,
+                purge_at=AT_ONCE,
                 revision=NEXT_REVISION,
             )
         )
+        await redact_events(connection, session_id)
         changed = await connection.execute(
             select_sessions().where(chat_sessions.c.id == session_id)
         )
@@ -155,7 +171,7 @@ async def put_away_session(
         )
         # As after a deletion for good: what is gone has no title.
         gone = replace(session_from(row), title="", updated_at=timestamp(now))
-        deleted = SessionDeleted(gone, None if cut is None else cut.message_id, cut)
+        deleted = SessionDeleted(gone, *cut)
         await add_events(connection, events(deleted))
         return deleted
 
@@ -190,7 +206,7 @@ async def restorable_session(
 
 
 async def purge_due(database: Database, *, now: datetime, limit: int) -> list[str]:
-    """Give ids of up to ``limit`` deleted sessions whose time to be restored is over."""
+    """Give ids of up to ``limit`` deleted sessions that nobody can restore, with traces left."""
     async with database.read() as connection:
         found = await connection.execute(
             select(chat_sessions.c.id)
@@ -202,7 +218,10 @@ async def purge_due(database: Database, *, now: datetime, limit: int) -> list[st
 
 
 async def purge_session(database: Database, *, session_id: str, now: datetime) -> bool:
-    """Remove what a deleted session has kept; False where it was restored or purged meanwhile."""
+    """Remove what a deleted session has kept; False where it was restored or purged meanwhile.
+
+    From then on nobody can restore it. It stays due until ``forget_session``.
+    """
     async with database.write() as connection:
         row = await lock_session(connection, session_id)
         if row is None or row.purge_at is None or row.purge_at > now:
@@ -211,9 +230,34 @@ async def purge_session(database: Database, *, session_id: str, now: datetime) -
         await connection.execute(
             update(chat_sessions)
             .where(chat_sessions.c.id == session_id)
-            .values(title="", purge_at=None, revision=NEXT_REVISION)
+            .values(title="", purge_at=AT_ONCE, revision=NEXT_REVISION)
         )
+        await redact_events(connection, session_id)
         return True
+
+
+async def forget_session(database: Database, *, session_id: str) -> None:
+    """Note that nothing is left of a purged session, in Redis neither."""
+    async with database.write() as connection:
+        await connection.execute(
+            update(chat_sessions)
+            .where(chat_sessions.c.id == session_id, chat_sessions.c.purge_at == AT_ONCE)
+            .values(purge_at=None)
+        )
+
+
+async def idle_sessions(
+    database: Database, *, before: datetime, limit: int
+) -> list[tuple[str, str]]:
+    """Give up to ``limit`` sessions without activity since ``before``, as (owner, session)."""
+    async with database.read() as connection:
+        found = await connection.execute(
+            select(chat_sessions.c.user_id, chat_sessions.c.id)
+            .where(KEPT, chat_sessions.c.updated_at < before)
+            .order_by(chat_sessions.c.updated_at)
+            .limit(limit)
+        )
+        return [(row.user_id, row.id) for row in found]
 
 
 async def session(database: Database, *, user_id: str, session_id: str) -> Session:
@@ -262,22 +306,24 @@ async def sessions(
 
 async def _cut_unfinished(
     connection: AsyncConnection, session_id: str, text_so_far: TextSoFar | None, now: datetime
-) -> Message | None:
+) -> tuple[str | None, Message | None, str | None]:
+    """Give the answer's id, the answer as it is now, and its question's id."""
     found = await connection.execute(
         select_messages().where(messages.c.session_id == session_id, UNFINISHED)
     )
     answer = found.one_or_none()
     if answer is None:
-        return None
-    content = answer.content
+        return None, None, None
+    content, reasoning = answer.content, answer.reasoning
     if text_so_far is not None and text_so_far.message_id == answer.id:
-        content = text_so_far.text
+        content, reasoning = text_so_far.text, text_so_far.reasoning
     await connection.execute(
         update(messages)
         .where(messages.c.id == answer.id)
         .values(
             status=Status.CANCELLED.value,
             content=content,
+            reasoning=reasoning,
             stop_requested_at=now,
             updated_at=now,
             completed_at=now,
@@ -285,7 +331,7 @@ async def _cut_unfinished(
     )
     # A worker that comes late finds a final state, and changes nothing.
     cut = await connection.execute(select_messages().where(messages.c.id == answer.id))
-    return message_from(cut.one())
+    return answer.id, message_from(cut.one()), answer.parent_id
 
 
 def _is_restorable(row: AnyRow, now: datetime) -> bool:

@@ -184,6 +184,8 @@ def _prepare(connection: Any, _record: object) -> None:
         # NORMAL in WAL mode: a commit outlives the process, though not the machine's power.
         cursor.execute("PRAGMA synchronous = NORMAL")
         cursor.execute("PRAGMA foreign_keys = ON")
+        # What is deleted is overwritten: somebody who finds the file later does not read it.
+        cursor.execute("PRAGMA secure_delete = ON")
         cursor.execute("PRAGMA journal_mode = WAL")
     finally:
         cursor.close()

@@ -24,6 +24,7 @@ from sqlalchemy import (
     TypedColumns,
     TypeDecorator,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.types import TypeEngine
@@ -36,7 +37,14 @@ UNPUBLISHED: Final = text("published_at IS NULL")
 """The condition of the outbox's partial index."""
 
 UNPURGED: Final = text("purge_at IS NOT NULL")
-"""The condition of the index of deleted sessions whose content is still there to be restored."""
+"""The condition of the index of deleted sessions of which something may be left: content that can
+be restored still, or what Redis has."""
+
+KEPT: Final = text("deleted_at IS NULL")
+"""The condition of the index of sessions that may be left alone for too long."""
+
+ERASING: Final = text("erasing_since IS NOT NULL")
+"""The condition of the index of accounts whose erasure has begun and is not over."""
 
 
 def _written(moment: datetime) -> str:
@@ -91,6 +99,35 @@ class _Users(TypedColumns):
     name: Named[str | None] = Column(String(255), unique=True)
     created_at: Named[datetime] = Column(UtcTime)
     disabled_at: Named[datetime | None] = Column(UtcTime)
+    password_hash: Named[str | None] = Column(String(255))
+    is_admin: Named[bool] = Column(Boolean, server_default=false())
+    erasing_since: Named[datetime | None] = Column(UtcTime)
+
+
+class _SignIns(TypedColumns):
+    id: Named[str] = Column(String(36), primary_key=True)
+    user_id: Named[str] = Column(String(255), ForeignKey("users.id"), index=True)
+    created_at: Named[datetime] = Column(UtcTime)
+    last_used_at: Named[datetime] = Column(UtcTime)
+    expires_at: Named[datetime] = Column(UtcTime)
+    ended_at: Named[datetime | None] = Column(UtcTime)
+
+
+class _Invitations(TypedColumns):
+    digest: Named[str] = Column(String(64), primary_key=True)
+    created_by: Named[str | None] = Column(String(255), ForeignKey("users.id"))
+    created_at: Named[datetime] = Column(UtcTime)
+    expires_at: Named[datetime] = Column(UtcTime)
+    used_by: Named[str | None] = Column(String(255), ForeignKey("users.id"))
+    used_at: Named[datetime | None] = Column(UtcTime)
+
+
+class _SignInLinks(TypedColumns):
+    digest: Named[str] = Column(String(64), primary_key=True)
+    user_id: Named[str] = Column(String(255), ForeignKey("users.id"))
+    created_at: Named[datetime] = Column(UtcTime)
+    expires_at: Named[datetime] = Column(UtcTime)
+    used_at: Named[datetime | None] = Column(UtcTime)
 
 
 class _ChatSessions(TypedColumns):
@@ -111,6 +148,7 @@ class _Messages(TypedColumns):
     ordinal: Named[int] = Column(Integer)
     role: Named[str] = Column(String(16))
     content: Named[str] = Column(Text)
+    reasoning: Named[str | None] = Column(Text)
     status: Named[str] = Column(String(16))
     attempt: Named[int] = Column(Integer)
     lost_attempts: Named[int] = Column(Integer)
@@ -143,7 +181,23 @@ class _Outbox(TypedColumns):
     published_at: Named[datetime | None] = Column(UtcTime)
 
 
-users: Final = Table("users", metadata, _Users)
+users: Final = Table(
+    "users",
+    metadata,
+    _Users,
+    Index(
+        "ix_users_erasing_erasing_since",
+        "erasing_since",
+        sqlite_where=ERASING,
+        postgresql_where=ERASING,
+    ),
+)
+
+sign_ins: Final = Table("sign_ins", metadata, _SignIns)
+
+# Codes are kept by their digest alone: who reads the database cannot use one.
+invitations: Final = Table("invitations", metadata, _Invitations)
+sign_in_links: Final = Table("sign_in_links", metadata, _SignInLinks)
 
 chat_sessions: Final = Table(
     "chat_sessions",
@@ -156,6 +210,13 @@ chat_sessions: Final = Table(
         "purge_at",
         sqlite_where=UNPURGED,
         postgresql_where=UNPURGED,
+    ),
+    # Whose last activity is longest ago, whosever it is.
+    Index(
+        "ix_chat_sessions_kept_updated_at",
+        "updated_at",
+        sqlite_where=KEPT,
+        postgresql_where=KEPT,
     ),
 )
 
@@ -199,6 +260,8 @@ outbox: Final = Table(
         sqlite_where=UNPUBLISHED,
         postgresql_where=UNPUBLISHED,
     ),
+    # All that was said of one session, to take its content out.
+    Index("ix_outbox_key", "key", "sequence"),
     # A sequence number is never given twice, not even after the newest row was cleaned away.
     sqlite_autoincrement=True,
 )

@@ -11,16 +11,21 @@ from app.db.engine import Database
 from app.db.locking import insert_if_absent
 from app.db.results import User
 from app.db.tables import users
+from app.domain.errors import Forbidden
 
 
 async def ensure_user(database: Database, *, user_id: str, name: str | None, now: datetime) -> None:
     """Make sure that the user exists; one indexed read where it does.
 
-    A name that somebody else has already is left out: the id is what counts.
+    A name that somebody else has already is left out: the id is what counts. Raises Forbidden for
+    an account that was shut or erased, whatever a token of another issuer says.
     """
     async with database.read() as connection:
-        if await _find(connection, users.c.id == user_id) is not None:
-            return
+        found = await _find(connection, users.c.id == user_id)
+    if found is not None:
+        if found.disabled_at is not None:
+            raise Forbidden("This account was shut")
+        return
     row = {"id": user_id, "name": name, "created_at": now}
     async with database.write() as connection:
         # Either the id or the name may be there: a concurrent first request, or another user.

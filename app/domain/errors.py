@@ -8,12 +8,17 @@
     │  ├─ InvalidCursor            invalid_cursor            400    4400      no
     │  └─ UnknownModel             unknown_model             400    4400      no
     ├─ Unauthenticated             unauthenticated           401    4401      no
+    │  └─ SignInFailed             sign_in_failed            401    4401      no
     ├─ Forbidden                   forbidden                 403    4403      no
+    │  ├─ CsrfFailed               csrf_failed               403    4403      no
+    │  └─ SignUpRefused            sign_up_refused           403    4403      no
+    ├─ NameTaken                   name_taken                409    4400      no
     ├─ NotFound                    not_found                 404    4404      no
     ├─ GenerationInProgress        generation_in_progress    409    4400      no
     ├─ SessionExists               session_exists            409    4400      no
     ├─ NotRegenerable              not_regenerable           409    4400      no
     ├─ TooManyConnections          too_many_connections      429    4290      yes
+    ├─ RateLimited                 rate_limited              429    4290      yes
     ├─ Overloaded                  overloaded                503    1013      yes
     │  └─ Unavailable              unavailable               503    1013      yes
     └─ AnswerFailed                (what ended an answer; never an HTTP response)
@@ -87,6 +92,13 @@ class Unauthenticated(ChatError):
     close_code = 4401
 
 
+class SignInFailed(Unauthenticated):
+    """Name and password do not go together, or the link was used: which of them is not said."""
+
+    code = "sign_in_failed"
+    title = "The name or the password is not right"
+
+
 class Forbidden(ChatError):
     """The caller is known and may not do this."""
 
@@ -94,6 +106,29 @@ class Forbidden(ChatError):
     title = "This is not allowed"
     http_status = 403
     close_code = 4403
+
+
+class CsrfFailed(Forbidden):
+    """A cookie came without the token that shows that one of our own pages sent the request."""
+
+    code = "csrf_failed"
+    title = "The request does not come from a page of this sign-in"
+
+
+class SignUpRefused(Forbidden):
+    """Accounts are not to be had like this: none at all, or by an invitation that is good."""
+
+    code = "sign_up_refused"
+    title = "An account cannot be made like this"
+
+
+class NameTaken(ChatError):
+    """Somebody else has the name."""
+
+    code = "name_taken"
+    title = "This name is taken"
+    http_status = 409
+    close_code = 4400
 
 
 class NotFound(ChatError):
@@ -140,6 +175,30 @@ class TooManyConnections(ChatError):
     http_status = 429
     close_code = 4290
     retryable = True
+
+
+class RateLimited(ChatError):
+    """As much as the settings allow was done; ``retry_after_seconds`` later there is room again."""
+
+    code = "rate_limited"
+    title = "Too much at once"
+    http_status = 429
+    close_code = 4290
+    retryable = True
+
+    def __init__(self, retry_after_seconds: int, detail: str | None = None) -> None:
+        """Take the wait in whole seconds, 1 at least."""
+        self._retry_after_seconds = max(retry_after_seconds, 1)
+        unit = "second" if self._retry_after_seconds == 1 else "seconds"
+        super().__init__(
+            f"{detail or self.title}; try again in {self._retry_after_seconds} {unit}",
+            retry_after_seconds=self._retry_after_seconds,
+        )
+
+    @property
+    def retry_after_seconds(self) -> int:
+        """Seconds until there is room."""
+        return self._retry_after_seconds
 
 
 class Overloaded(ChatError):

@@ -13,21 +13,23 @@ from app.domain.position import Position
 
 
 class EventType(enum.StrEnum):
-    """The four kinds of entry; the control frames stand outside the log."""
+    """The five kinds of entry; the control frames stand outside the log."""
 
     MESSAGE = "message"
     START = "start"
     CHUNK = "chunk"
+    REASONING = "reasoning"
     SESSION = "session"
 
 
 class Start(msgspec.Struct, frozen=True):
-    """An attempt begins; the client's text of the message becomes ``content``."""
+    """An attempt begins; what the client has becomes ``content`` and ``reasoning``."""
 
     message_id: str
     attempt: int
     model: str
     content: str
+    reasoning: str | None = None
 
 
 class Chunk(msgspec.Struct, frozen=True):
@@ -36,6 +38,15 @@ class Chunk(msgspec.Struct, frozen=True):
     message_id: str
     attempt: int
     index: int
+    offset: int
+    chunk: str
+
+
+class Thought(msgspec.Struct, frozen=True):
+    """Append ``chunk`` to the reasoning at ``offset``, in code points of the reasoning so far."""
+
+    message_id: str
+    attempt: int
     offset: int
     chunk: str
 
@@ -101,11 +112,12 @@ _KINDS = {
     Message: EventType.MESSAGE,
     Start: EventType.START,
     Chunk: EventType.CHUNK,
+    Thought: EventType.REASONING,
     SessionChanged: EventType.SESSION,
 }
 
 
-def new_entry(data: Message | Start | Chunk | SessionChanged) -> NewEntry:
+def new_entry(data: Message | Start | Chunk | Thought | SessionChanged) -> NewEntry:
     """Encode an entry; this is the only time that its JSON is made."""
     return NewEntry(_KINDS[type(data)].value, _encoder.encode(data))
 

@@ -14,6 +14,8 @@ MESSAGE_MAX_CHARACTERS = 5000
 TITLE_MAX_CHARACTERS = 200
 CLIENT_MESSAGE_ID_MAX_CHARACTERS = 128
 SEARCH_MAX_CHARACTERS = 200
+REASONING_MAX_CHARACTERS = 65_536
+"""Code points of reasoning that are kept of one answer, with the «…» that stands for the rest."""
 
 _SESSION_ID = re.compile(r"[A-Za-z0-9-]{1,64}", re.ASCII)
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -70,6 +72,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     completed_at: str | None = None
     error: AnswerError | None = None
     usage: Usage | None = None
+    reasoning: str | None = None
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ class OutboxEvent(NamedTuple):
 
     topic: str
     key: str
-    """The session id, so that one session's events stay in one partition."""
+    """The session id, so that one session's events stay in one partition; else the user's."""
     event_type: str
     payload: bytes
     """The whole record, JSON in UTF-8."""

@@ -30,6 +30,7 @@ class ChatEventType(enum.StrEnum):
     SESSION_DELETED = "SESSION_DELETED"
     SESSION_RESTORED = "SESSION_RESTORED"
     CHAT_MESSAGE = "CHAT_MESSAGE"
+    USER_SIGNED_IN = "USER_SIGNED_IN"
 
 
 class StreamEventType(enum.StrEnum):
@@ -56,16 +57,19 @@ class ChatEvent(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     event_type: ChatEventType
     event_version: int = EVENT_VERSION
     timestamp: str
-    session_id: str
+    session_id: str | None
+    """None for what happened in none: somebody signed in."""
     user_id: str
     message_id: str | None = None
-    conversation_id: str
+    conversation_id: str | None
     """The session: one conversation is one session."""
     role: str | None = None
     content: str | None = None
     metadata: dict[str, str | int | None]
     """``nodeId``; ``duration``, for an answer the milliseconds that it took; of a session its
-    ``title``; of a message ``status``, ``attempt``, ``model`` and what it is ``inReplyTo``."""
+    ``title``, and the ``reason`` of a deletion that its owner did not ask for; of a message
+    ``status``, ``attempt``, ``model`` and what it is ``inReplyTo``; of a sign-in its ``signInId``
+    and ``via`` what; ``redacted`` once the content was taken out."""
 
 
 class StreamEvent(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -105,8 +109,17 @@ class EventBuilder:
     def session_renamed(self, session: Session, *, user_id: str, now: datetime) -> OutboxEvent:
         return self._about_session(ChatEventType.SESSION_RENAMED, session, user_id, now)
 
-    def session_deleted(self, session: Session, *, user_id: str, now: datetime) -> OutboxEvent:
-        return self._about_session(ChatEventType.SESSION_DELETED, session, user_id, now)
+    def session_deleted(
+        self, session: Session, *, user_id: str, now: datetime, reason: str | None = None
+    ) -> OutboxEvent:
+        """Tell that a session was deleted; with a reason where its owner did not ask for that."""
+        return self._about_session(
+            ChatEventType.SESSION_DELETED,
+            session,
+            user_id,
+            now,
+            **({} if reason is None else {"reason": reason}),
+        )
 
     def session_restored(self, session: Session, *, user_id: str, now: datetime) -> OutboxEvent:
         return self._about_session(ChatEventType.SESSION_RESTORED, session, user_id, now)
@@ -140,17 +153,37 @@ class EventBuilder:
                 "inReplyTo": in_reply_to,
             },
         )
-        return _outgoing(CHAT_EVENTS, event, now)
+        return _outgoing(CHAT_EVENTS, event, now, key=message.session_id)
+
+    def user_signed_in(
+        self, *, user_id: str, sign_in_id: str, via: str, now: datetime
+    ) -> OutboxEvent:
+        """Tell that somebody signed in ``via`` a password, a one-time link or signing up."""
+        event = ChatEvent(
+            event_id=self._new_id(),
+            event_type=ChatEventType.USER_SIGNED_IN,
+            timestamp=timestamp(now),
+            session_id=None,
+            user_id=user_id,
+            conversation_id=None,
+            metadata={
+                "nodeId": self._node_id,
+                "duration": None,
+                "signInId": sign_in_id,
+                "via": via,
+            },
+        )
+        return _outgoing(CHAT_EVENTS, event, now, key=user_id)
 
     def stream_started(self, message: Message, *, now: datetime) -> OutboxEvent:
         """Tell that the attempt that ``message`` stands at begins."""
         event = self._about_stream(StreamEventType.STREAM_STARTED, message, now)
-        return _outgoing(STREAM_EVENTS, event, now)
+        return _outgoing(STREAM_EVENTS, event, now, key=message.session_id)
 
     def stream_recovered(self, message: Message, *, now: datetime) -> OutboxEvent:
         """Tell that it begins because the attempt before it ended without a word."""
         event = self._about_stream(StreamEventType.STREAM_RECOVERED, message, now)
-        return _outgoing(STREAM_EVENTS, event, now)
+        return _outgoing(STREAM_EVENTS, event, now, key=message.session_id)
 
     def stream_ended(
         self, message: Message, *, total_chunks: int, duration_ms: int, now: datetime
@@ -170,10 +203,15 @@ class EventBuilder:
             prompt_tokens=None if usage is None else usage.prompt_tokens,
             completion_tokens=None if usage is None else usage.completion_tokens,
         )
-        return _outgoing(STREAM_EVENTS, event, now)
+        return _outgoing(STREAM_EVENTS, event, now, key=message.session_id)
 
     def _about_session(
-        self, event_type: ChatEventType, session: Session, user_id: str, now: datetime
+        self,
+        event_type: ChatEventType,
+        session: Session,
+        user_id: str,
+        now: datetime,
+        **more: str,
     ) -> OutboxEvent:
         event = ChatEvent(
             event_id=self._new_id(),
@@ -182,9 +220,9 @@ class EventBuilder:
             session_id=session.session_id,
             user_id=user_id,
             conversation_id=session.session_id,
-            metadata={"nodeId": self._node_id, "duration": None, "title": session.title},
+            metadata={"nodeId": self._node_id, "duration": None, "title": session.title, **more},
         )
-        return _outgoing(CHAT_EVENTS, event, now)
+        return _outgoing(CHAT_EVENTS, event, now, key=session.session_id)
 
     def _about_stream(
         self, event_type: StreamEventType, message: Message, now: datetime
@@ -201,10 +239,12 @@ class EventBuilder:
         )
 
 
-def _outgoing(topic: str, event: ChatEvent | StreamEvent, now: datetime) -> OutboxEvent:
+def _outgoing(
+    topic: str, event: ChatEvent | StreamEvent, now: datetime, *, key: str
+) -> OutboxEvent:
     return OutboxEvent(
         topic=topic,
-        key=event.session_id,
+        key=key,
         event_type=event.event_type.value,
         payload=msgspec.json.encode(event),
         event_id=event.event_id,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from contextlib import aclosing
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -13,6 +13,9 @@ from app.models.bounds import timely
 from app.models.circuit import Circuit
 from app.models.client import GenerationRequest, ModelClient, ModelFailed, Pieces
 from app.models.room import Room
+
+_BEGUN: Final = GenerationRequest("", "", (), kept="So far")
+"""Asks of no answer in particular whether it could be gone on with."""
 
 logger = structlog.get_logger(__name__)
 
@@ -58,6 +61,7 @@ class GuardedModel:
         self.room = room
         self._model = model
         self._patience = patience
+        self._has_answered = False
 
     @property
     def model_id(self) -> str:
@@ -82,6 +86,16 @@ class GuardedModel:
     async def continues_from(self, request: GenerationRequest) -> bool:
         """See ModelClient."""
         return await self._model.continues_from(request)
+
+    async def learn(self) -> None:
+        """Find out whether it goes on, where a server that has answered can be asked.
+
+        Nothing is asked before its first answer; one that could not say is asked again after the
+        next.
+        """
+        if self._has_answered:
+            self._has_answered = False
+            await self._model.continues_from(_BEGUN)
 
     async def generate(self, request: GenerationRequest) -> Pieces:
         """See ModelClient."""
@@ -128,7 +142,7 @@ class GuardedModel:
             async with aclosing(timed):
                 async for piece in timed:
                     if not known:
-                        known = True
+                        known = self._has_answered = True
                         self.circuit.succeeded(trial)
                     yield piece
         except ModelFailed as failure:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -28,6 +29,8 @@ class ModelCondition(NamedTuple):
     circuit: CircuitState
     answering: int
     waiting: int
+    continues: bool
+    """Whether it is known to go on with an answer that it had begun."""
 
 
 class ModelRegistry:
@@ -66,11 +69,21 @@ class ModelRegistry:
         """Tell how the models of servers do; the demo depends on nobody."""
         return [
             ModelCondition(
-                client.model_id, client.circuit.state, client.room.taken, client.room.waiting
+                client.model_id,
+                client.circuit.state,
+                client.room.taken,
+                client.room.waiting,
+                client.continues,
             )
-            for client in self._clients.values()
-            if isinstance(client, GuardedModel)
+            for client in self._guarded()
         ]
+
+    async def learn(self) -> None:
+        """Find out of the models of servers that have answered whether they go on."""
+        await asyncio.gather(*(client.learn() for client in self._guarded()))
+
+    def _guarded(self) -> list[GuardedModel]:
+        return [one for one in self._clients.values() if isinstance(one, GuardedModel)]
 
     async def close(self) -> None:
         """Close every model; answers still being generated fail."""

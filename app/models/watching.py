@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -22,12 +22,32 @@ _REPORT_SECONDS = 5.0
 
 
 async def report(
-    models: ModelRegistry, tell: Callable[[Mapping[str, bool]], Awaitable[None]]
+    models: ModelRegistry, tell: Callable[[Mapping[str, bool], Sequence[str]], Awaitable[None]]
 ) -> None:
-    """Tell every few seconds which models are asked, until cancelled; nothing for the demo."""
-    while conditions := models.conditions():
+    """Tell every few seconds which models are asked and which go on, until cancelled.
+
+    Nothing for the demo.
+    """
+    while models.conditions():
+        await models.learn()
+        conditions = models.conditions()
         with contextlib.suppress(Unavailable):  # the next one will do
-            await tell({one.model_id: one.circuit is CircuitState.CLOSED for one in conditions})
+            await tell(
+                {one.model_id: one.circuit is CircuitState.CLOSED for one in conditions},
+                [one.model_id for one in conditions if one.continues],
+            )
+        await asyncio.sleep(_REPORT_SECONDS)
+
+
+async def hear(
+    models: ModelRegistry,
+    read: Callable[[], Awaitable[frozenset[str]]],
+    told: Callable[[frozenset[str]], None],
+) -> None:
+    """Hear every few seconds which models workers know to go on, until cancelled."""
+    while models.conditions():
+        with contextlib.suppress(Unavailable):  # what was known last is still the likeliest
+            told(await read())
         await asyncio.sleep(_REPORT_SECONDS)
 
 

@@ -13,6 +13,13 @@
     if (line) line.textContent = text;
   };
 
+  // ---- What changes something shows that a page of ours sent it, where somebody is signed in.
+
+  document.addEventListener("htmx:config:request", ({ detail: { ctx } }) => {
+    const token = document.cookie.split("; ").find((one) => one.startsWith("csrftoken="));
+    if (token) ctx.request.headers["X-CSRFToken"] = token.slice("csrftoken=".length);
+  });
+
   // ---- The view follows the end only while the reader is there.
 
   const END_PIXELS = 48;
@@ -217,6 +224,16 @@
     announce(outcome === "copied" ? "Copied." : "It could not be copied.");
     clearTimeout(button.forgetting);
     button.forgetting = setTimeout(() => delete button.dataset.outcome, COPIED_MS);
+  });
+
+  // ---- Thoughts that were unfolded stay so in the state of the article that comes next.
+
+  document.addEventListener("htmx:before:swap", ({ detail: { tasks } }) => {
+    for (const { fragment } of tasks) {
+      for (const next of fragment?.querySelectorAll?.("details.reasoning") ?? []) {
+        next.open ||= byId(next.id)?.open ?? false;
+      }
+    }
   });
 
   // ---- An answer that is written again.

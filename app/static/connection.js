@@ -136,7 +136,11 @@
           headers: { Accept: "application/json" },
           signal: leaving.signal,
         });
-        if (response.status === 401) return { ended: "Signed out" };
+        if (response.status === 401) {
+          // What is on the page is nobody's any more: the server shows the way to sign in.
+          location.reload();
+          return { ended: "Signed out" };
+        }
         if (response.status === 429 || response.status >= 500) {
           const after = Number(response.headers.get("Retry-After")) || 0;
           return { again: Math.min(after, 30) * 1000 };
@@ -342,6 +346,10 @@
     addEventListener("pagehide", () => {
       turn += 1;
       drop();
+    });
+    // Whoever signs out is on the way to another page: what ends here must not lead elsewhere.
+    addEventListener("submit", ({ target }) => {
+      if (target.matches('[action="/sign-out"]')) end("Signed out");
     });
     addEventListener("pageshow", (event) => {
       if (event.persisted) refresh();

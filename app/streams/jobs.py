@@ -1,7 +1,11 @@
-"""The queue of answers to be generated: one Redis stream with one consumer group.
+"""The queue of answers to be generated: users take turns, and workers take what comes next.
 
-A job stays pending with the worker that took it until ``done``; the worker keeps it fresh while it
-lives, and any other takes it over once it has not been kept for a lease's time.
+A Redis stream with one consumer group says how much there is to do and who does it; which job an
+entry stands for is decided when a worker reads it (``lua/bind.lua``), so that one user's hundred
+questions do not stand before another's one. From then on the entry is that job: it stays pending
+with the worker until ``done``; the worker keeps it fresh while it lives, and any other takes it
+over once it has not been kept for a lease's time. A worker that dies between reading and binding
+loses nothing: whoever takes the entry over binds it.
 """
 
 from __future__ import annotations
@@ -42,8 +46,11 @@ class JobQueue:
         self._redis = redis
         self._blocking = blocking or redis
         self._consumer = consumer
-        self._done = scripts.load("done")
-        self._hand_over = scripts.load("hand_over")
+        self._enqueue = scripts.load("enqueue", "queue")
+        self._bind = scripts.load("bind", "queue")
+        self._done = scripts.load("done", "queue")
+        self._hand_over = scripts.load("hand_over", "queue")
+        self._covered = scripts.load("covered", "queue")
 
     async def depth(self) -> int:
         """Count the answers that wait or are being generated.
@@ -56,13 +63,27 @@ class JobQueue:
             async with asyncio.timeout(_DEPTH_SECONDS):
                 return int(await self._redis.xlen(keys.JOBS))
 
-    async def enqueue(self, session_id: str, message_id: str) -> None:
-        """Add a job. One that is there twice is harmless: the second finds the answer final."""
+    async def enqueue(self, session_id: str, message_id: str, user_id: str) -> None:
+        """Add a job to its user's line; users are served in turns.
+
+        A job that is there twice is harmless: the second finds the answer final.
+        """
         with reachable():
-            await self._redis.xadd(keys.JOBS, _fields(session_id, message_id, _now_ms()))
+            await scripts.run(
+                self._redis,
+                self._enqueue,
+                [keys.JOBS, keys.WAITING, keys.TURNS],
+                user_id,
+                session_id,
+                message_id,
+                _now_ms(),
+            )
 
     async def take(self, count: int, block_ms: int) -> list[Job]:
-        """Take up to ``count`` new jobs, waiting up to ``block_ms`` for the first."""
+        """Take up to ``count`` new jobs, those whose turn it is, waiting for the first.
+
+        Empty after ``block_ms`` without one.
+        """
         with reachable():
             try:
                 return await self._read(count, block_ms)
@@ -91,10 +112,10 @@ class JobQueue:
                 return []
             # Of two that found the same ones, the second finds them idle no more.
             job_ids: list[Any] = [found["message_id"] for found in idle]
-            reply: Any = await self._redis.xclaim(
+            claimed: Any = await self._redis.xclaim(
                 keys.JOBS, keys.JOBS_GROUP, self._consumer, idle_ms, job_ids
             )
-            return _jobs(reply)
+            return await self._jobs_of(claimed)
 
     async def keep(self, job_ids: Sequence[str]) -> None:
         """Say that these are still being worked on."""
@@ -108,15 +129,17 @@ class JobQueue:
     async def done(self, job: Job) -> None:
         """Forget a job whose answer is final, in the database and in the log."""
         with reachable():
-            await scripts.run(self._redis, self._done, [keys.JOBS], keys.JOBS_GROUP, job.job_id)
+            await scripts.run(
+                self._redis, self._done, [keys.JOBS, keys.TAKEN], keys.JOBS_GROUP, job.job_id
+            )
 
     async def hand_over(self, job: Job) -> None:
-        """Give a job back, so that another worker takes it at once."""
+        """Give a job back, so that another worker takes it at once, before all that wait."""
         with reachable():
             await scripts.run(
                 self._redis,
                 self._hand_over,
-                [keys.JOBS],
+                [keys.JOBS, keys.WAITING, keys.TAKEN],
                 keys.JOBS_GROUP,
                 job.job_id,
                 job.session_id,
@@ -125,10 +148,16 @@ class JobQueue:
             )
 
     async def covered(self) -> set[str]:
-        """Give the message ids of all jobs, waiting or taken; the queue's limit bounds them."""
+        """Give the message ids of all jobs, waiting or taken; the queue's limit bounds them.
+
+        It also puts right what workers of the version before, or people, left in disorder, so
+        that a job that is covered is one that will be taken.
+        """
         with reachable():
-            entries = await self._redis.xrange(keys.JOBS)
-        return {job.message_id for job in _jobs(entries or [])}
+            jobs: list[bytes] = await scripts.run(
+                self._redis, self._covered, [keys.JOBS, keys.WAITING, keys.TAKEN]
+            )
+        return {_job(b"", job).message_id for job in jobs}
 
     async def forget_idle_consumers(self, idle_ms: int) -> None:
         """Drop the group's memory of workers that are gone and have nothing pending."""
@@ -147,7 +176,20 @@ class JobQueue:
         replies: Any = await self._blocking.xreadgroup(
             keys.JOBS_GROUP, self._consumer, {keys.JOBS: ">"}, count=count, block=block_ms
         )
-        return [job for _, entries in replies for job in _jobs(entries)]
+        return [job for _, entries in replies for job in await self._jobs_of(entries)]
+
+    async def _jobs_of(self, entries: Sequence[Any]) -> list[Job]:
+        """Bind entries that are pending with this worker to their jobs."""
+        if not entries:
+            return []
+        bound: list[bytes] = await scripts.run(
+            self._redis,
+            self._bind,
+            [keys.JOBS, keys.WAITING, keys.TAKEN, keys.TURNS],
+            keys.JOBS_GROUP,
+            *(job_id for job_id, _ in entries),
+        )
+        return [_job(*pair) for pair in zip(bound[::2], bound[1::2], strict=True)]
 
     async def _create_group(self) -> None:
         try:
@@ -157,21 +199,9 @@ class JobQueue:
                 raise
 
 
-def _fields(session_id: str, message_id: str, enqueued_ms: int) -> dict[Any, Any]:
-    return {"session_id": session_id, "message_id": message_id, "enqueued_ms": enqueued_ms}
-
-
-def _jobs(entries: Sequence[Any]) -> list[Job]:
-    return [
-        Job(
-            job_id.decode(),
-            fields[b"session_id"].decode(),
-            fields[b"message_id"].decode(),
-            int(fields[b"enqueued_ms"]),
-        )
-        for job_id, fields in entries
-        if fields  # an entry deleted while it was pending comes back without fields
-    ]
+def _job(job_id: bytes, job: bytes) -> Job:
+    enqueued_ms, session_id, message_id = job.decode().split(" ")
+    return Job(job_id.decode(), session_id, message_id, int(enqueued_ms))
 
 
 def _now_ms() -> int:

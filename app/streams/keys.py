@@ -9,7 +9,16 @@ after ``CACHE_L2_TTL_SECONDS``. Keys without a lifetime are named in ``PERMANENT
 from __future__ import annotations
 
 JOBS = "chat:jobs"
-"""Stream of answers to be generated; entries are deleted when done, so it holds open work only."""
+"""Stream of places in the queue; entries are deleted when done, so it holds open work only."""
+
+WAITING = f"chat:waiting:{{{JOBS}}}"
+"""Sorted set of the jobs that no worker has yet, by their turns; see ``lua/enqueue.lua``."""
+
+TAKEN = f"chat:taken:{{{JOBS}}}"
+"""Hash of the jobs that workers have, by the entry of JOBS that each was given for."""
+
+TURNS = f"chat:turns:{{{JOBS}}}"
+"""Sorted set of users by the last turn of each, while it is not over."""
 
 JOBS_GROUP = "generation"
 """The one consumer group on JOBS; each worker is a consumer under its node id."""
@@ -17,10 +26,23 @@ JOBS_GROUP = "generation"
 RECONCILER = "chat:reconciler"
 """Held for a few seconds by the worker that looks for answers which nothing covers."""
 
+HOUSEKEEPER = "chat:housekeeper"
+"""Held for a few seconds by the worker that removes what is to be removed."""
+
 MODELS = "chat:models"
 """Hash of what each worker says of its models' servers, by node id."""
 
-PERMANENT = frozenset({JOBS})
+REVOKED = "{auth}:revoked"
+"""Sorted set of what was revoked, by the Unix time at which no token has it any more; expires with
+the last one."""
+
+REVOKED_VERSION = "{auth}:revoked:version"
+"""A value that every change of REVOKED replaces: who has seen it need not read the set again."""
+
+REVOKED_CHANNEL = "{auth}:revoked"
+"""Channel on which nodes are told of revocations."""
+
+PERMANENT = frozenset({JOBS, WAITING, TAKEN, TURNS})
 """Keys without a TTL: the job queue must outlast any pause, and is bounded by JOB_QUEUE_LIMIT."""
 
 
@@ -54,6 +76,11 @@ def partial(session_id: str) -> str:
     return f"streaming:partial:{{{session_id}}}"
 
 
+def reasoning(session_id: str) -> str:
+    """Name what the model of the unfinished answer thought so far."""
+    return f"streaming:reasoning:{{{session_id}}}"
+
+
 def cancel(session_id: str, message_id: str) -> str:
     """Name the flag that an answer is to be stopped."""
     return f"streaming:cancel:{{{session_id}}}:{message_id}"
@@ -62,6 +89,21 @@ def cancel(session_id: str, message_id: str) -> str:
 def cache(session_id: str) -> str:
     """Name the copy of what a settled session holds, for other nodes to read."""
     return f"cache:session:{{{session_id}}}"
+
+
+def limit(subject: str, bucket: str) -> str:
+    """Name the time at which one of a subject's buckets is empty; see ``lua/limit.lua``."""
+    return f"limit:{{{subject}}}:{bucket}"
+
+
+def sign_in(subject: str, address: str) -> str:
+    """Name the hash of the tries to sign in to an account from an address: count, until."""
+    return f"sign-in:{{{subject}}}:{address}"
+
+
+def ticket(digest: str) -> str:
+    """Name what a ticket stands for; expires with the ticket."""
+    return f"auth:ticket:{digest}"
 
 
 def worker_channel(node_id: str) -> str:

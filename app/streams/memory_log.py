@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from app.domain.events import Entry, EventType, NewEntry
+from app.domain.events import Entry, NewEntry
 from app.domain.lease import Lease
 from app.domain.position import BEFORE_ALL, Position
 from app.streams.session_log import (
@@ -48,7 +48,9 @@ class _Session:
     run: int | None = None
     """The server's run in which the last turn was begun."""
     partial: str = ""
-    cancelled: set[str] = dataclasses.field(default_factory=set)
+    reasoning: str = ""
+    stops: dict[str, int] = dataclasses.field(default_factory=dict)
+    """For each answer that is to be stopped: the last attempt that this was meant for."""
 
     @property
     def tail(self) -> Position | None:
@@ -70,14 +72,14 @@ class MemorySessionLog:
         clock: Callable[[], float],
         epoch_clock: Callable[[], int],
         on_publish: Callable[[str, bytes], None] = lambda _session_id, _payload: None,
-        on_stop: Callable[[str, str, str], None] = lambda _node_id, _session_id, _message_id: None,
+        on_stop: Callable[[str, str, str, int], None] = lambda *_: None,
     ) -> None:
         """Keep at most ``max_entries`` in each log; those beyond go from the front.
 
         ``clock`` gives the seconds by which leases end. ``epoch_clock`` stands for the server's
         clock in ms: a log begun anew takes its value, so it must be larger at each call.
         ``on_publish(session_id, payload)`` is called with what ``publication`` parses;
-        ``on_stop(node_id, session_id, message_id)`` tells an owner of a stop.
+        ``on_stop(node_id, session_id, message_id, attempt)`` tells an owner of a stop.
         """
         self._max_entries = max_entries
         self._clock = clock
@@ -108,6 +110,7 @@ class MemorySessionLog:
         entries: Sequence[NewEntry],
         *,
         kept: str = "",
+        kept_reasoning: str = "",
         pristine: bool,
     ) -> Submitted:
         """See ``SessionLog.submit``."""
@@ -126,8 +129,9 @@ class MemorySessionLog:
             pristine=pristine,
             anew=before is not None and self._restarted(session),
         )
-        session.partial = kept
-        session.cancelled.discard(message_id)
+        session.partial, session.reasoning = kept, kept_reasoning
+        if session.stops.get(message_id, -1) < attempt:
+            session.stops.pop(message_id, None)
         turn = position if entries else before
         session.active = _Active(message_id, attempt, turn)
         if entries or before is None or session.run is None:
@@ -138,7 +142,13 @@ class MemorySessionLog:
         self, session_id: str, entries: Sequence[NewEntry], *, pristine: bool
     ) -> Position:
         """See ``SessionLog.record``."""
-        return self._write(session_id, entries, pristine=pristine)
+        session = self._session(session_id)
+        before = session.tail
+        anew = before is not None and self._restarted(session)
+        position = self._write(session_id, entries, pristine=pristine, anew=anew)
+        if anew or before is None:
+            session.run = self._run
+        return position
 
     async def claim(
         self, session_id: str, message_id: str, node_id: str, ttl_ms: int
@@ -160,6 +170,7 @@ class MemorySessionLog:
         attempt: int,
         *,
         kept: str,
+        kept_reasoning: str = "",
         entries: Sequence[NewEntry],
         entries_if_unknown: Sequence[NewEntry],
     ) -> AppendOutcome:
@@ -179,16 +190,18 @@ class MemorySessionLog:
         turn = known.turn if known is not None else before
         session.active = _Active(message_id, attempt, turn)
         session.run = self._run
-        session.partial = kept
+        session.partial, session.reasoning = kept, kept_reasoning
         return AppendOutcome.OK
 
     async def append(self, batches: Sequence[AppendBatch]) -> list[AppendOutcome]:
         """See ``SessionLog.append``."""
         return [self._append(batch) for batch in batches]
 
-    async def renew(self, leases: Sequence[tuple[Lease, str]], ttl_ms: int) -> list[AppendOutcome]:
+    async def renew(
+        self, leases: Sequence[tuple[Lease, str, int]], ttl_ms: int
+    ) -> list[AppendOutcome]:
         """See ``SessionLog.renew``."""
-        return [self._renew(lease, message_id, ttl_ms) for lease, message_id in leases]
+        return [self._renew(*renewed, ttl_ms) for renewed in leases]
 
     async def finish(
         self, lease: Lease, message_id: str, attempt: int, entry: NewEntry
@@ -197,14 +210,16 @@ class MemorySessionLog:
         session = self._session(lease.session_id)
         if refused := self._refused(session, lease):
             return refused
-        self._write(lease.session_id, [entry])
+        if anew := self._restarted(session):
+            session.run = self._run
+        self._write(lease.session_id, [entry], anew=anew)
         known = session.knows(message_id)
         if known is not None and known.attempt <= attempt:
             if known.turn is not None:
                 self._trim(session, known.turn)
             self._end_answer(session)
-        if known is None or known.attempt <= attempt:
-            session.cancelled.discard(message_id)
+        if session.stops.get(message_id, -1) <= attempt:
+            session.stops.pop(message_id, None)
         session.holder = None
         return AppendOutcome.OK
 
@@ -214,14 +229,14 @@ class MemorySessionLog:
         if self._refused(session, lease) is None:
             session.holder = None
 
-    async def cancel(self, session_id: str, message_id: str) -> str | None:
+    async def cancel(self, session_id: str, message_id: str, attempt: int) -> str | None:
         """See ``SessionLog.cancel``."""
         session = self._session(session_id)
-        session.cancelled.add(message_id)
+        session.stops[message_id] = max(attempt, session.stops.get(message_id, attempt))
         held = self._holder(session)
         if held is None:
             return None
-        self._on_stop(held.lease.node_id, session_id, message_id)
+        self._on_stop(held.lease.node_id, session_id, message_id, attempt)
         return held.lease.node_id
 
     async def snapshot(self, session_id: str) -> Snapshot:
@@ -281,20 +296,20 @@ class MemorySessionLog:
             return AppendOutcome.OK
         if active.index != batch.first_index:
             return AppendOutcome.LOST
-        if batch.message_id in session.cancelled:
+        if session.stops.get(batch.message_id, -1) >= batch.attempt:
             return AppendOutcome.CANCELLED
-        chunks = [NewEntry(EventType.CHUNK.value, entry.data) for entry in batch.entries]
-        self._write(batch.lease.session_id, chunks)
+        self._write(batch.lease.session_id, batch.entries)
         session.partial += batch.text
+        session.reasoning += batch.reasoning
         active.index = following
         return AppendOutcome.OK
 
-    def _renew(self, lease: Lease, message_id: str, ttl_ms: int) -> AppendOutcome:
+    def _renew(self, lease: Lease, message_id: str, attempt: int, ttl_ms: int) -> AppendOutcome:
         session = self._session(lease.session_id)
         if refused := self._refused(session, lease):
             return refused
         session.holder = _Holder(lease, self._clock() + ttl_ms / 1000)
-        if message_id in session.cancelled:
+        if session.stops.get(message_id, -1) >= attempt:
             return AppendOutcome.CANCELLED
         return AppendOutcome.OK
 
@@ -336,11 +351,13 @@ class MemorySessionLog:
 
     def _end_answer(self, session: _Session) -> None:
         session.active = None
-        session.partial = ""
+        session.partial = session.reasoning = ""
 
 
 def _shown(session: _Session) -> ActiveAnswer | None:
     active = session.active
     if active is None:
         return None
-    return ActiveAnswer(active.message_id, active.attempt, active.index, session.partial)
+    return ActiveAnswer(
+        active.message_id, active.attempt, active.index, session.partial, session.reasoning
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, cast
 
@@ -19,6 +19,7 @@ FRESH_SECONDS = 20
 class _Report(msgspec.Struct):
     at: datetime
     asked: dict[str, bool]
+    goes_on: list[str] = []
 
 
 class ModelReports:
@@ -28,9 +29,14 @@ class ModelReports:
         self._redis = redis
         self._clock = clock
 
-    async def tell(self, node_id: str, asked: Mapping[str, bool]) -> None:
-        """Say for each model whether its server is asked; reports that are too old go."""
-        report = msgspec.json.encode(_Report(self._clock(), dict(asked)))
+    async def tell(
+        self, node_id: str, asked: Mapping[str, bool], goes_on: Sequence[str] = ()
+    ) -> None:
+        """Say for each model whether its server is asked; reports that are too old go.
+
+        ``goes_on``: the models that are known to go on with an answer that they had begun.
+        """
+        report = msgspec.json.encode(_Report(self._clock(), dict(asked), list(goes_on)))
         stale = [name for name, found in (await self._all()).items() if not self._is_fresh(found)]
         with reachable():
             pipeline: Any  # its commands are typed as if they were sent at once
@@ -44,6 +50,11 @@ class ModelReports:
     async def read(self) -> list[dict[str, bool]]:
         """Give what each worker says that spoke lately."""
         return [report.asked for report in (await self._all()).values() if self._is_fresh(report)]
+
+    async def going_on(self) -> frozenset[str]:
+        """Name the models that go on, as any worker knows that spoke lately."""
+        fresh = [found for found in (await self._all()).values() if self._is_fresh(found)]
+        return frozenset(model_id for report in fresh for model_id in report.goes_on)
 
     async def _all(self) -> dict[bytes, _Report]:
         with reachable():

@@ -78,6 +78,7 @@ class RedisSessionLog:
         entries: Sequence[NewEntry],
         *,
         kept: str = "",
+        kept_reasoning: str = "",
         pristine: bool,
     ) -> Submitted:
         """See ``SessionLog.submit``."""
@@ -90,6 +91,7 @@ class RedisSessionLog:
             self._ttl_ms,
             self._max_entries,
             kept,
+            kept_reasoning,
             len(entries),
             *_flat(entries),
         )
@@ -101,7 +103,7 @@ class RedisSessionLog:
         """See ``SessionLog.record``."""
         reply = await self._run(
             self._record,
-            [keys.log(session_id)],
+            [keys.log(session_id), keys.active(session_id)],
             int(pristine),
             self._ttl_ms,
             self._max_entries,
@@ -121,6 +123,7 @@ class RedisSessionLog:
                 keys.token(session_id),
                 keys.active(session_id),
                 keys.partial(session_id),
+                keys.reasoning(session_id),
             ],
             node_id,
             message_id,
@@ -130,7 +133,9 @@ class RedisSessionLog:
         if outcome == b"HELD":
             return Held(max(int(value), 0))
         active = (
-            ActiveAnswer(message_id, int(known[0]), int(known[1]), known[2].decode())
+            ActiveAnswer(
+                message_id, int(known[0]), int(known[1]), known[2].decode(), known[3].decode()
+            )
             if known
             else None
         )
@@ -143,6 +148,7 @@ class RedisSessionLog:
         attempt: int,
         *,
         kept: str,
+        kept_reasoning: str = "",
         entries: Sequence[NewEntry],
         entries_if_unknown: Sequence[NewEntry],
     ) -> AppendOutcome:
@@ -154,6 +160,7 @@ class RedisSessionLog:
             message_id,
             attempt,
             kept,
+            kept_reasoning,
             self._ttl_ms,
             self._max_entries,
             len(entries_if_unknown),
@@ -181,14 +188,17 @@ class RedisSessionLog:
                         self._ttl_ms,
                         self._max_entries,
                         batch.text,
-                        *(entry.data for entry in batch.entries),
+                        batch.reasoning,
+                        *_flat(batch.entries),
                     ],
                 )
                 for batch in batches
             ]
         )
 
-    async def renew(self, leases: Sequence[tuple[Lease, str]], ttl_ms: int) -> list[AppendOutcome]:
+    async def renew(
+        self, leases: Sequence[tuple[Lease, str, int]], ttl_ms: int
+    ) -> list[AppendOutcome]:
         """See ``SessionLog.renew``."""
         return await self._run_all(
             [
@@ -199,9 +209,9 @@ class RedisSessionLog:
                         keys.token(lease.session_id),
                         keys.cancel(lease.session_id, message_id),
                     ],
-                    [lease.owner, ttl_ms, self._ttl_ms],
+                    [lease.owner, attempt, ttl_ms, self._ttl_ms],
                 )
-                for lease, message_id in leases
+                for lease, message_id, attempt in leases
             ]
         )
 
@@ -225,13 +235,14 @@ class RedisSessionLog:
         """See ``SessionLog.release``."""
         await self._run(self._release, [keys.owner(lease.session_id)], lease.owner)
 
-    async def cancel(self, session_id: str, message_id: str) -> str | None:
+    async def cancel(self, session_id: str, message_id: str, attempt: int) -> str | None:
         """See ``SessionLog.cancel``."""
         reply = await self._run(
             self._cancel,
             [keys.cancel(session_id, message_id), keys.owner(session_id)],
             session_id,
             message_id,
+            attempt,
             self._ttl_ms,
             keys.worker_channel(""),
         )
@@ -239,13 +250,20 @@ class RedisSessionLog:
 
     async def snapshot(self, session_id: str) -> Snapshot:
         """See ``SessionLog.snapshot``."""
-        position, message_id, attempt, index, text = await self._run(
+        position, message_id, attempt, index, text, reasoning = await self._run(
             self._snapshot,
-            [keys.log(session_id), keys.active(session_id), keys.partial(session_id)],
+            [
+                keys.log(session_id),
+                keys.active(session_id),
+                keys.partial(session_id),
+                keys.reasoning(session_id),
+            ],
         )
         if message_id is None:
             return Snapshot(_position(position), None)
-        active = ActiveAnswer(message_id.decode(), int(attempt), int(index), text.decode())
+        active = ActiveAnswer(
+            message_id.decode(), int(attempt), int(index), text.decode(), reasoning.decode()
+        )
         return Snapshot(_position(position), active)
 
     async def read(self, session_id: str, after: Position, limit: int) -> LogRange:
@@ -308,6 +326,7 @@ def _writing(session_id: str) -> list[str]:
         keys.owner(session_id),
         keys.active(session_id),
         keys.partial(session_id),
+        keys.reasoning(session_id),
     ]
 
 

@@ -31,10 +31,10 @@ class Call(NamedTuple):
     arguments: Sequence[Argument]
 
 
-def load(name: str) -> Script:
-    """Read ``lua/<name>.lua`` with the functions of ``log.lua`` before it."""
+def load(name: str, after: str = "log") -> Script:
+    """Read ``lua/<name>.lua`` with the functions of ``<after>.lua`` before it."""
     folder = resources.files("app.streams") / "lua"
-    text = (folder / "log.lua").read_text() + "\n" + (folder / f"{name}.lua").read_text()
+    text = (folder / f"{after}.lua").read_text() + "\n" + (folder / f"{name}.lua").read_text()
     return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 

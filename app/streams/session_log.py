@@ -37,9 +37,11 @@ class ActiveAnswer(NamedTuple):
     attempt: int
     """0 before the first attempt has begun."""
     next_index: int
-    """Index of the next chunk within the attempt."""
+    """Index of the next entry of text or reasoning within the attempt."""
     text: str
     """Everything appended so far, over all attempts that were continued."""
+    reasoning: str = ""
+    """What the model thought, likewise."""
 
 
 class Submitted(NamedTuple):
@@ -86,15 +88,19 @@ class LogRange(NamedTuple):
 
 
 class AppendBatch(NamedTuple):
-    """The chunks of one answer for one flush; sent again unchanged until its outcome is known."""
+    """What one answer adds in one flush; sent again unchanged until its outcome is known."""
 
     lease: Lease
     message_id: str
     attempt: int
     first_index: int
+    """How many entries of chunks and reasoning the attempt had before this."""
     text: str
     """The chunks joined."""
     entries: Sequence[NewEntry]
+    """Chunks and pieces of reasoning, in order."""
+    reasoning: str = ""
+    """The pieces of reasoning joined."""
 
 
 class SessionLog(Protocol):
@@ -108,12 +114,13 @@ class SessionLog(Protocol):
         entries: Sequence[NewEntry],
         *,
         kept: str = "",
+        kept_reasoning: str = "",
         pristine: bool,
     ) -> Submitted:
         """Note that an answer is awaited: append ``entries``, make the partial text ``kept``.
 
-        ``attempt`` is the last attempt of the message so far (0 for a new answer), and ``kept``
-        what it has of its text already, where it is to be gone on with. ``pristine``
+        ``attempt`` is the last attempt of the message so far (0 for a new answer), ``kept`` and
+        ``kept_reasoning`` what it has already, where it is to be gone on with. ``pristine``
         says that the session never had a log before. A worker that was faster is left alone.
         """
         ...
@@ -137,10 +144,11 @@ class SessionLog(Protocol):
         attempt: int,
         *,
         kept: str,
+        kept_reasoning: str = "",
         entries: Sequence[NewEntry],
         entries_if_unknown: Sequence[NewEntry],
     ) -> AppendOutcome:
-        """Begin an attempt that keeps ``kept`` of the text before it.
+        """Begin an attempt that keeps ``kept`` of the text and reasoning before it.
 
         ``entries_if_unknown`` go first where the log does not know the answer (it was lost, or
         the worker was faster than ``submit``): the user's message that the answer belongs to.
@@ -151,8 +159,10 @@ class SessionLog(Protocol):
         """Append many answers' chunks in one round trip, each batch atomically for itself."""
         ...
 
-    async def renew(self, leases: Sequence[tuple[Lease, str]], ttl_ms: int) -> list[AppendOutcome]:
-        """Renew many leases in one round trip; each comes with its answer's message id."""
+    async def renew(
+        self, leases: Sequence[tuple[Lease, str, int]], ttl_ms: int
+    ) -> list[AppendOutcome]:
+        """Renew many leases in one round trip; each with its answer's message id and attempt."""
         ...
 
     async def finish(
@@ -168,8 +178,12 @@ class SessionLog(Protocol):
         """Let the lease go and keep the text, for another worker to continue from."""
         ...
 
-    async def cancel(self, session_id: str, message_id: str) -> str | None:
-        """Request a stop and tell the owner, whose node id is given (None: nobody owns it)."""
+    async def cancel(self, session_id: str, message_id: str, attempt: int) -> str | None:
+        """Request a stop and tell the owner, whose node id is given (None: nobody owns it).
+
+        It holds for attempts up to ``attempt``, the last when the stop was accepted. One that comes
+        late meets the same message asked for again, under a larger number, and leaves it alone.
+        """
         ...
 
     async def snapshot(self, session_id: str) -> Snapshot:

@@ -14,6 +14,7 @@ from app.web.auth import caller_of
 from app.web.bodies import read_body, read_json
 from app.web.exchange import exchange_of
 from app.web.forms import Question, Regeneration, Stopped
+from app.web.limits import ASKS
 from app.web.parameters import idempotency_key_of, message_id_of
 from app.web.parts import parts_of
 from app.web.problems import AnyRequest
@@ -34,15 +35,17 @@ def json_response(
     )
 
 
-@post("/api/chat")
+@post("/api/chat", opt=ASKS)
 async def ask(request: AnyRequest) -> Response[bytes]:
     """Accept a question: 202, or 200 with what was begun before where the key is a repeat."""
     caller = caller_of(request)
-    question = await read_json(request, Question)
-    if question.user_id is not None and question.user_id != caller.user_id:
-        raise Forbidden("user_id is not the caller")
-    if question.session_id is not None:
-        check_session_id(question.session_id)
+    async with parts_of(request).limits.question(request) as admit:
+        question = await read_json(request, Question)
+        if question.user_id is not None and question.user_id != caller.user_id:
+            raise Forbidden("user_id is not the caller")
+        if question.session_id is not None:
+            check_session_id(question.session_id)
+        await admit(question.message)
     asked, is_repeat = await parts_of(request).chat.ask(
         caller,
         text=question.message,
@@ -65,11 +68,13 @@ async def cancel(request: AnyRequest) -> Response[bytes]:
     return json_response(Stopped(message_id, status), status_code=_ACCEPTED if is_accepted else _OK)
 
 
-@post("/api/chat/{message_id:str}/regenerate")
+@post("/api/chat/{message_id:str}/regenerate", opt=ASKS)
 async def regenerate(request: AnyRequest) -> Response[bytes]:
     """Have a question answered once more, in place of its latest answer."""
-    message_id = message_id_of(request.path_params["message_id"])
-    wanted = await read_json(request, Regeneration, empty=Regeneration())
+    async with parts_of(request).limits.question(request) as admit:
+        message_id = message_id_of(request.path_params["message_id"])
+        wanted = await read_json(request, Regeneration, empty=Regeneration())
+        await admit("")
     asked = await parts_of(request).chat.regenerate(
         caller_of(request), message_id, wanted.model, keep=wanted.keep
     )

@@ -9,16 +9,20 @@ from litestar import Litestar
 from litestar.routes import HTTPRoute
 
 from app.web import (
+    account,
     api,
     conversations,
     events,
     health,
     message_actions,
+    own_data,
     page_stream,
     pages,
     schema,
     sessions,
+    sign_in,
     static_files,
+    tickets,
     ws,
 )
 from app.web.edge import Edge
@@ -42,6 +46,9 @@ def create_application(
             *sessions.ROUTES,
             *events.ROUTES,
             *ws.ROUTES,
+            *sign_in.ROUTES,
+            *account.ROUTES,
+            *own_data.ROUTES,
             *pages.ROUTES,
             *conversations.ROUTES,
             *message_actions.ROUTES,
@@ -49,9 +56,12 @@ def create_application(
             *health.ROUTES,
             *schema.ROUTES,
             *static_files.ROUTES,
+            *tickets.ROUTES,
         ],
-        guards=[parts.gatekeeper],
-        exception_handlers={Exception: ProblemHandler(parts.rendering.problem)},
+        guards=[parts.limits.guard(parts.gatekeeper)],
+        exception_handlers={
+            Exception: ProblemHandler(parts.rendering.problem, sign_in.ask_to_sign_in)
+        },
         lifespan=[with_parts],
         state=as_state(parts),
         # Ours is held to the routes by a test and says what Litestar cannot know.
@@ -70,5 +80,7 @@ def create_application(
             for route in application.routes
             if isinstance(route, HTTPRoute)
         },
+        trusted_proxies=parts.trusted_proxies,
+        strict_transport=parts.strict_transport,
     )
     return application

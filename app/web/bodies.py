@@ -7,9 +7,12 @@ from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
+from litestar.connection import ASGIConnection, Request
 from litestar.types import Receive
 
 from app.domain.errors import ValidationFailed
+from app.web.csrf import CSRF_FIELD
+from app.web.exchange import exchange_of
 from app.web.problems import (
     AnyRequest,
     ClientGone,
@@ -28,10 +31,13 @@ _Form = TypeVar("_Form", bound=msgspec.Struct)
 
 async def read_body(request: AnyRequest) -> bytes:
     """Read the whole body; raise PayloadTooLarge beyond 64 KiB, before reading it where it can."""
-    announced = request.headers.get("content-length", "0")
-    if announced.isdecimal() and int(announced[:20]) > BODY_MAX_BYTES:
-        raise PayloadTooLarge(f"a body may have at most {BODY_MAX_BYTES} bytes")
-    return await _read(request.receive)
+    exchange = exchange_of(request.scope)
+    if exchange.body is None:
+        announced = request.headers.get("content-length", "0")
+        if announced.isdecimal() and int(announced[:20]) > BODY_MAX_BYTES:
+            raise PayloadTooLarge(f"a body may have at most {BODY_MAX_BYTES} bytes")
+        exchange.body = await _read(request.receive)
+    return exchange.body
 
 
 async def _read(receive: Receive) -> bytes:
@@ -74,7 +80,23 @@ async def read_json(request: AnyRequest, form: type[_Form], *, empty: _Form | No
 
 
 async def read_form(request: AnyRequest) -> dict[str, str]:
-    """Read the fields of a page's form; a repeated or unreadable field is a ValidationFailed."""
+    """Read the fields of a page's form; a repeated or unreadable field is a ValidationFailed.
+
+    The CSRF token is not among them: it was looked at before the handler was asked.
+    """
+    fields = await _form_fields(request)
+    fields.pop(CSRF_FIELD, None)
+    return fields
+
+
+async def read_csrf_field(connection: ASGIConnection[Any, Any, Any, Any]) -> str | None:
+    """Give the CSRF token of a form; None where the body is another one, or has none."""
+    if not isinstance(connection, Request) or _media_type(connection) != _FORM:
+        return None
+    return (await _form_fields(connection)).get(CSRF_FIELD)
+
+
+async def _form_fields(request: AnyRequest) -> dict[str, str]:
     body = await read_body(request)
     _require_media_type(request, _FORM)
     try:
@@ -91,9 +113,12 @@ async def read_form(request: AnyRequest) -> dict[str, str]:
 
 
 def _require_media_type(request: AnyRequest, expected: str) -> None:
-    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if given != expected:
+    if _media_type(request) != expected:
         raise UnsupportedMediaType(f"the body must be {expected}")
+
+
+def _media_type(request: AnyRequest) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -24,11 +24,12 @@ from app.telemetry import Metrics
 from app.web.compression import MIN_BYTES, compress_page, may_compress_page
 from app.web.exchange import Exchange, begin_exchange
 from app.web.problems import problem_document, problem_of
+from app.web.proxies import Networks, address_of, apply
 
 CONTENT_SECURITY_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self' data:; font-src 'self'; form-action 'self'; base-uri 'none'; "
-    "frame-ancestors 'none'"
+    "object-src 'none'; frame-ancestors 'none'"
 )
 _SECURITY_HEADERS: Final = (
     (b"content-security-policy", CONTENT_SECURITY_POLICY.encode()),
@@ -39,6 +40,9 @@ _SECURITY_HEADERS: Final = (
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
+_STRICT_TRANSPORT: Final = (b"strict-transport-security", b"max-age=31536000")
+"""A year over https only (RFC 6797), for this host alone: others under its name are not ours."""
+
 Methods = Mapping[str, frozenset[str]]
 """The methods of each route, by its template."""
 
@@ -51,6 +55,8 @@ _log = structlog.get_logger(__name__)
 class Edge:
     """Gives each request an id, one log line and its metrics, each response its headers.
 
+    What is within sees the client's address and scheme, where a proxy that is trusted says them.
+
     A page that is sent whole is compressed. Its start waits for its body, so that the two agree;
     no other response's does.
 
@@ -58,17 +64,32 @@ class Edge:
     knows what it was, sends no body.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, *, methods: Methods) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        *,
+        methods: Methods,
+        trusted_proxies: Networks = (),
+        strict_transport: bool = False,
+    ) -> None:
         """Wrap the application; ``methods`` are those that each route takes.
 
         Litestar's answer to OPTIONS names only the method of a path that was registered first.
+        ``strict_transport`` tells browsers to come by https only.
         """
         self._app = app
         self._metrics = metrics
         self._methods = methods
+        self._trusted_proxies = trusted_proxies
+        self._headers = (
+            (*_SECURITY_HEADERS, _STRICT_TRANSPORT) if strict_transport else (_SECURITY_HEADERS)
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
+        if scope["type"] == ScopeType.HTTP or scope["type"] == ScopeType.WEBSOCKET:
+            apply(scope, self._trusted_proxies)
         if scope["type"] != ScopeType.HTTP:
             await self._app(scope, receive, send)
             return
@@ -77,7 +98,7 @@ class Edge:
         if exchange.is_head:
             # A copy: the server below looks at its own scope to know that no body may follow.
             scope = cast("HTTPScope", {**scope, "method": "GET"})
-        response = _Response(send, exchange, scope, self._methods)
+        response = _Response(send, exchange, scope, self._methods, self._headers)
         began = time.perf_counter()
         try:
             with structlog.contextvars.bound_contextvars(request_id=exchange.request_id):
@@ -89,6 +110,8 @@ class Edge:
             # server below would send a bare 500.
             await _refuse_as_stopping(scope, exchange, response.send)
         finally:
+            for ended in exchange.endings:
+                ended()
             self._account(scope, method, exchange, response, time.perf_counter() - began)
 
     def _account(
@@ -123,6 +146,7 @@ class Edge:
             status=status,
             duration_ms=round(seconds * 1000, 1),
             request_id=exchange.request_id,
+            client=address_of(scope),
             **{name: value[:64] for name, value in (ids | exchange.names).items()},
         )
 
@@ -145,7 +169,16 @@ async def _refuse_as_stopping(scope: HTTPScope, exchange: Exchange, send: Send) 
 class _Response:
     """Watches one response on its way out."""
 
-    __slots__ = ("_exchange", "_held", "_methods", "_scope", "_send", "is_stream", "status")
+    __slots__ = (
+        "_always",
+        "_exchange",
+        "_held",
+        "_methods",
+        "_scope",
+        "_send",
+        "is_stream",
+        "status",
+    )
 
     def __init__(
         self,
@@ -153,8 +186,10 @@ class _Response:
         exchange: Exchange,
         scope: HTTPScope,
         methods: Methods,
+        always: Iterable[tuple[bytes, bytes]],
     ) -> None:
         self._send = send
+        self._always = always
         self._exchange = exchange
         self._scope = scope
         self._methods = methods
@@ -188,7 +223,8 @@ class _Response:
                 has_cache_control = True
             elif name == b"allow":
                 headers[index] = (name, self._allowed(value))
-        headers.extend(_SECURITY_HEADERS)
+        headers.extend(self._always)
+        headers.extend(self._exchange.headers)
         if is_page:
             headers.append((b"vary", b"Accept-Encoding, Sec-Fetch-Site"))
         if not has_cache_control:

@@ -12,8 +12,9 @@ from litestar.types import ASGIApp
 from app.chat.following import Follower
 from app.domain.errors import NotFound
 from app.web import sse
-from app.web.auth import caller_of
+from app.web.auth import TAKES_TICKETS, caller_of
 from app.web.exchange import exchange_of
+from app.web.limits import STREAMS
 from app.web.parameters import position_of, query_value, wait_of
 from app.web.parts import Parts, parts_of
 from app.web.problems import AnyRequest, InvalidFields, quality_of
@@ -23,7 +24,7 @@ from app.web.stream import EventStream, unless_gone
 _JITTER: Final = 0.2
 
 
-@get("/api/sessions/{session_id:str}/events")
+@get("/api/sessions/{session_id:str}/events", opt={**STREAMS, **TAKES_TICKETS})
 async def events(request: AnyRequest) -> ASGIApp:
     """Follow a session from a position, by server-sent events or by long poll."""
     session_id = session_id_of(request)

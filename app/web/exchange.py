@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from litestar.types import Scope
@@ -15,17 +16,28 @@ _KEY = "throughline.exchange"
 class Exchange:
     """What is known of a request beside its ASGI scope; lives as long as the request."""
 
-    __slots__ = ("is_head", "names", "request_id")
+    __slots__ = ("body", "endings", "headers", "is_head", "names", "request_id")
 
     def __init__(self, request_id: str, *, is_head: bool) -> None:
         """Take the id that the response will carry as ``X-Request-ID``."""
         self.request_id = request_id
         self.is_head = is_head
         self.names: dict[str, str] = {}
+        self.headers: list[tuple[bytes, bytes]] = []
+        """Of the response, whoever makes it; set before it begins."""
+        self.body: bytes | None = None
+        """Of the request, once it was read: a guard may need it before the handler does."""
+        self.endings: list[Callable[[], None]] = []
+        """Called when the request has ended, however it did."""
 
     def note(self, **names: str) -> None:
         """Add ids to the request's log line; never content."""
         self.names.update(names)
+
+    def set_cookies(self, lines: Iterable[str]) -> None:
+        """Have the response carry these ``Set-Cookie`` values, in place of any set before."""
+        kept = [header for header in self.headers if header[0] != b"set-cookie"]
+        self.headers = kept + [(b"set-cookie", line.encode("ascii")) for line in lines]
 
 
 def begin_exchange(scope: Scope) -> Exchange:

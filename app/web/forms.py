@@ -17,6 +17,30 @@ class Question(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     user_id: str | None = None
 
 
+class Credentials(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Body of ``POST /auth/token``."""
+
+    username: str
+    password: str
+
+    def __repr__(self) -> str:
+        """Keep the password out of whatever shows this."""
+        return "Credentials(…)"
+
+
+class AccessToken(msgspec.Struct, frozen=True):
+    """Body of the answer to ``POST /auth/token`` (RFC 6749, section 5.1)."""
+
+    access_token: str
+    expires_in: int
+    """Seconds."""
+    token_type: str = "bearer"  # noqa: S105
+
+    def __repr__(self) -> str:
+        """Keep the token out of whatever shows this."""
+        return "AccessToken(…)"
+
+
 class NewSession(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Body of ``POST /api/sessions``; may be left out."""
 

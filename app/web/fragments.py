@@ -6,14 +6,14 @@ when it is applied twice:
 
 * an article replaces the one with its id, or is put at the end (``hx-upsert``); one that is known
   to be on the page is morphed, which leaves alone what stays the same, and what is selected in it;
-* the blocks of an answer that chunks changed replace those with their ids, or are put at the end,
-  in the article of an answer that is still open, and in no other.
+* the blocks of an answer that chunks changed, and the runs of its reasoning, replace those with
+  their ids, or are put at the end, in the article of an answer that is still open, and in no other.
 
 htmx finds the targets of all partials before it applies the first, so an article and a change of
 its text never go into one fragment: chunks that follow their article are folded into it here.
 
-Chunks are additions to a text that the page has and this connection may not know: ``lacks`` says
-so, and ``learn`` takes the state that tells it.
+Chunks are additions to a text that the page has and this connection may not know, and so are
+pieces of reasoning: ``lacks`` says so, and ``learn`` takes the state that tells it.
 """
 
 from __future__ import annotations
@@ -25,16 +25,25 @@ from typing import NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from app.domain.events import Chunk, Entry, EventType, SessionChanged, Start
+from app.domain.events import Chunk, Entry, EventType, SessionChanged, Start, Thought
 from app.domain.frames import Entries, Frame, History
 from app.domain.messages import Message, Role, Status
 from app.web.markdown import MarkdownStream
-from app.web.rendering import Rendering, changed
+from app.web.rendering import Rendering, changed, thought
+from app.web.thoughts import Thoughts
 
 _read_chunk = msgspec.json.Decoder(Chunk).decode
+_read_thought = msgspec.json.Decoder(Thought).decode
 _read_message = msgspec.json.Decoder(Message).decode
 _read_start = msgspec.json.Decoder(Start).decode
 _read_session = msgspec.json.Decoder(SessionChanged).decode
+
+
+class _Named(msgspec.Struct):
+    message_id: str
+
+
+_read_id = msgspec.json.Decoder(_Named).decode
 
 
 class Fragment(NamedTuple):
@@ -63,6 +72,8 @@ class _Update:
     known: set[str] = field(default_factory=set)
     """Which of these articles the page has, in another state."""
     added: dict[str, list[str]] = field(default_factory=dict)
+    thoughts: dict[str, dict[int, str]] = field(default_factory=dict)
+    """Runs of reasoning that changed, by answer."""
     session: SessionChanged | None = None
     activity: Activity | None = None
 
@@ -74,6 +85,8 @@ class Activity:
     status: Status | None
     """Of the answer: None while it is awaited and its id is not known yet."""
     message_id: str | None = None
+    was_cut: bool = False
+    """Whether the model's limit on the length ended it."""
 
     @property
     def is_answering(self) -> bool:
@@ -89,7 +102,8 @@ def activity_of(messages: list[Message] | tuple[Message, ...]) -> Activity:
     if last.role is Role.USER:
         # Its answer begins any moment: the two are committed together.
         return Activity(None)
-    return Activity(last.status, last.message_id)
+    was_cut = last.error is not None and last.error.code == "length_stopped"
+    return Activity(last.status, last.message_id, was_cut)
 
 
 class FragmentEncoder:
@@ -100,28 +114,35 @@ class FragmentEncoder:
         self._rendering = rendering
         self._session_id = session_id
         self._texts: dict[str, _Text] = {}
-        self._untold: set[str] = set()
-        """Answers whose text so far nobody could tell: their chunks wait for the next state."""
+        self._thoughts: dict[str, Thoughts] = {}
+        self._untold: set[tuple[type[Chunk | Thought], str]] = set()
+        """Answers whose text or reasoning so far nobody could tell: what adds to it waits for the
+        next state."""
 
     def lacks(self, frame: Frame) -> bool:
         """Say whether the frame adds to a text that this connection has not seen."""
-        return isinstance(frame, Entries) and bool(self._first_chunks(frame))
+        return isinstance(frame, Entries) and bool(self._first_pieces(frame))
 
     def learn(self, frame: Entries, messages: Sequence[Message]) -> None:
         """Take the state that ``lacks`` asked for; it may be newer than the frame."""
         by_id = {message.message_id: message for message in messages}
-        for chunk in self._first_chunks(frame):
-            found = by_id.get(chunk.message_id)
-            end = chunk.offset + len(chunk.chunk)
+        for piece in self._first_pieces(frame):
+            found = by_id.get(piece.message_id)
+            so_far = ""
+            if found is not None:
+                so_far = found.content if isinstance(piece, Chunk) else found.reasoning or ""
+            end = piece.offset + len(piece.chunk)
             # Another attempt may have started over since: then its ``start`` is still to come.
             if (
-                found is not None
-                and found.attempt == chunk.attempt
-                and found.content[chunk.offset : end] == chunk.chunk
+                found is None
+                or found.attempt != piece.attempt
+                or so_far[piece.offset : end] != piece.chunk
             ):
-                self._know(chunk.message_id, found.content[: chunk.offset])
+                self._untold.add((type(piece), piece.message_id))
+            elif isinstance(piece, Chunk):
+                self._know_text(piece.message_id, so_far[: piece.offset])
             else:
-                self._untold.add(chunk.message_id)
+                self._thoughts[piece.message_id] = Thoughts(so_far[: piece.offset])
 
     def fragment(self, frame: Entries | History) -> Fragment:
         """Encode what changes the page."""
@@ -135,10 +156,11 @@ class FragmentEncoder:
 
     def _history(self, history: History) -> bytes:
         self._texts.clear()
+        self._thoughts.clear()
         self._untold.clear()
         for message in history.messages:
             if message.role is Role.ASSISTANT and not message.is_complete:
-                self._know(message.message_id, message.content)
+                self._know(message)
         return self._rendering.render(
             "history.html",
             messages=history.messages,
@@ -150,7 +172,8 @@ class FragmentEncoder:
         update = _Update()
         for entry in frame.entries:
             self._apply(update, entry)
-        texts = b"".join(
+        texts = b"".join(thought(*changes) for changes in update.thoughts.items())
+        texts += b"".join(
             changed(message_id, self._texts[message_id].stream.append("".join(pieces)))
             for message_id, pieces in update.added.items()
         )
@@ -170,6 +193,8 @@ class FragmentEncoder:
         match entry.type:
             case EventType.CHUNK:
                 self._add_chunk(update, _read_chunk(entry.data))
+            case EventType.REASONING:
+                self._add_thought(update, _read_thought(entry.data))
             case EventType.START:
                 begun = _begun(_read_start(entry.data))
                 self._replace_article(update, begun)
@@ -186,14 +211,17 @@ class FragmentEncoder:
 
     def _replace_article(self, update: _Update, message: Message) -> None:
         message_id = message.message_id
-        if message_id in self._texts and message_id not in update.articles:
+        is_known = message_id in self._texts or message_id in self._thoughts
+        if is_known and message_id not in update.articles:
             update.known.add(message_id)
         update.articles[message_id] = message
         update.added.pop(message_id, None)
+        update.thoughts.pop(message_id, None)
         self._texts.pop(message_id, None)
-        self._untold.discard(message_id)
+        self._thoughts.pop(message_id, None)
+        self._untold -= {(Chunk, message_id), (Thought, message_id)}
         if message.role is Role.ASSISTANT and not message.is_complete:
-            self._know(message_id, message.content)
+            self._know(message)
 
     def _add_chunk(self, update: _Update, chunk: Chunk) -> None:
         message_id = chunk.message_id
@@ -210,28 +238,55 @@ class FragmentEncoder:
             text.stream.skip(piece)
             update.articles[message_id] = replace(article, content=article.content + piece)
 
-    def _first_chunks(self, frame: Entries) -> list[Chunk]:
-        """Give the first chunk of each answer whose text so far is not known before it."""
-        known = {*self._texts, *self._untold}
-        first: list[Chunk] = []
+    def _add_thought(self, update: _Update, added: Thought) -> None:
+        message_id = added.message_id
+        thoughts = self._thoughts.get(message_id)
+        if thoughts is None:
+            return
+        # As for chunks, the state may have been newer.
+        piece = added.chunk[max(thoughts.characters - added.offset, 0) :]
+        if not piece:
+            return
+        runs = thoughts.append(piece)
+        article = update.articles.get(message_id)
+        if article is None:
+            update.thoughts.setdefault(message_id, {}).update(runs)
+        else:
+            whole = (article.reasoning or "") + piece
+            update.articles[message_id] = replace(article, reasoning=whole)
+
+    def _first_pieces(self, frame: Entries) -> list[Chunk | Thought]:
+        """Give the first addition to each text, or reasoning, that is not known before it."""
+        texts = {message_id for kind, message_id in self._untold if kind is Chunk} | {*self._texts}
+        thoughts = {message_id for kind, message_id in self._untold if kind is Thought}
+        thoughts |= {*self._thoughts}
+        first: list[Chunk | Thought] = []
         for entry in frame.entries:
             match entry.type:
                 case EventType.CHUNK:
                     chunk = _read_chunk(entry.data)
-                    if chunk.message_id not in known:
-                        known.add(chunk.message_id)
+                    if chunk.message_id not in texts:
+                        texts.add(chunk.message_id)
                         first.append(chunk)
-                case EventType.START:
-                    known.add(_read_start(entry.data).message_id)
-                case EventType.MESSAGE:
-                    # Its chunks are no news after it.
-                    known.add(_read_message(entry.data).message_id)
+                case EventType.REASONING:
+                    added = _read_thought(entry.data)
+                    if added.message_id not in thoughts:
+                        thoughts.add(added.message_id)
+                        first.append(added)
+                case EventType.START | EventType.MESSAGE:
+                    # After its final state, what adds to it is no news.
+                    whole = _read_id(entry.data).message_id
+                    texts.add(whole)
+                    thoughts.add(whole)
                 case _:
                     pass
         return first
 
-    def _know(self, message_id: str, content: str) -> None:
-        self._untold.discard(message_id)
+    def _know(self, message: Message) -> None:
+        self._know_text(message.message_id, message.content)
+        self._thoughts[message.message_id] = Thoughts(message.reasoning or "")
+
+    def _know_text(self, message_id: str, content: str) -> None:
         stream = self._rendering.answer_stream(message_id)
         stream.skip(content)
         self._texts[message_id] = _Text(stream, len(content))
@@ -243,6 +298,7 @@ def _begun(start: Start) -> Message:
         session_id="",
         role=Role.ASSISTANT,
         content=start.content,
+        reasoning=start.reasoning,
         status=Status.STREAMING,
         is_complete=False,
         attempt=start.attempt,

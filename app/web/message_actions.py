@@ -12,6 +12,7 @@ from app.web.auth import caller_of
 from app.web.bodies import read_form
 from app.web.forwarding import is_htmx, page, see_other
 from app.web.fragments import activity_of
+from app.web.limits import ASKS
 from app.web.parameters import message_id_of
 from app.web.parts import parts_of
 from app.web.problems import AnyRequest
@@ -26,12 +27,14 @@ async def text(request: AnyRequest) -> Response[bytes]:
     return Response(message.content.encode(), media_type="text/plain")
 
 
-@post("/chat/messages/{message_id:str}/regenerate")
+@post("/chat/messages/{message_id:str}/regenerate", opt=ASKS)
 async def regenerate(request: AnyRequest) -> Response[bytes]:
     """Have the latest answer written again, or with ``keep`` gone on with; the stream brings it."""
-    message_id = message_id_of(request.path_params["message_id"])
-    fields = await read_form(request)
     parts, caller = parts_of(request), caller_of(request)
+    async with parts.limits.question(request) as admit:
+        message_id = message_id_of(request.path_params["message_id"])
+        fields = await read_form(request)
+        await admit("")
     try:
         asked = await parts.chat.regenerate(caller, message_id, keep="keep" in fields)
     except (GenerationInProgress, NotRegenerable):

@@ -21,6 +21,11 @@ class ModelChoice:
         self.items = models.describe()
         self.is_offered = len(self.items) > 1
         self._names = {one.id: one.name for one in self.items}
+        self._found_to_go_on: frozenset[str] = frozenset()
+
+    def learn(self, going_on: frozenset[str]) -> None:
+        """Take the models that workers found to go on; a web node asks no model's server."""
+        self._found_to_go_on = going_on
 
     def chosen(self, messages: Sequence[Message], wanted: str = "") -> str:
         """Give the model that the form names at first.
@@ -48,6 +53,7 @@ class ModelChoice:
         if message.error is not None and message.error.code == _TOO_LONG:
             return False
         try:
-            return self._models.get(message.model).continues
+            model = self._models.get(message.model)
         except UnknownModel:
             return False
+        return model.continues or message.model in self._found_to_go_on

@@ -13,7 +13,7 @@ import msgspec
 from app.chat.reading import MessagePage
 from app.chat.service import Asked
 from app.domain.errors import ChatError
-from app.domain.events import Chunk, SessionChanged, Start
+from app.domain.events import Chunk, EventType, SessionChanged, Start, Thought
 from app.domain.frames import Bye, History, Welcome
 from app.domain.messages import (
     CLIENT_MESSAGE_ID_MAX_CHARACTERS,
@@ -23,6 +23,8 @@ from app.domain.messages import (
     Session,
 )
 from app.web.forms import (
+    AccessToken,
+    Credentials,
     NewSession,
     Question,
     Regeneration,
@@ -33,11 +35,14 @@ from app.web.forms import (
 from app.web.health import Health, ProbeAnswer
 from app.web.openapi_paths import POSITION, SESSION_ID, Document, object_of, paths, ref
 from app.web.sse import StreamError
+from app.web.tickets import Ticket
 
 _STRUCTS: Final = [
+    AccessToken,
     Asked,
     Bye,
     Chunk,
+    Credentials,
     Health,
     History,
     Message,
@@ -53,6 +58,8 @@ _STRUCTS: Final = [
     Start,
     Stopped,
     StreamError,
+    Thought,
+    Ticket,
     Welcome,
 ]
 
@@ -125,10 +132,11 @@ def _schemas() -> Document:
                 "type": "array",
                 "items": object_of(
                     id=POSITION,
-                    type={"enum": ["message", "start", "chunk", "session"]},
+                    type={"enum": [kind.value for kind in EventType]},
                     data={
                         "anyOf": [
-                            ref(kind) for kind in ("Message", "Start", "Chunk", "SessionChanged")
+                            ref(kind)
+                            for kind in ("Message", "Start", "Chunk", "Thought", "SessionChanged")
                         ]
                     },
                 ),

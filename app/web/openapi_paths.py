@@ -14,7 +14,7 @@ from app.web.problems import PROBLEM_MEDIA_TYPE, PayloadTooLarge, UnsupportedMed
 Document = dict[str, Any]
 
 _JSON: Final = "application/json"
-_READ: Final = (errors.Unauthenticated, errors.Unavailable)
+_READ: Final = (errors.Unauthenticated, errors.RateLimited, errors.Unavailable)
 _WRITE: Final = (*_READ, errors.Forbidden, errors.ValidationFailed)
 _BODY: Final = (*_WRITE, PayloadTooLarge, UnsupportedMediaType)
 POSITION: Final = {
@@ -107,6 +107,8 @@ def paths() -> Iterator[tuple[str, Document]]:
     yield from _chat_paths()
     yield from _session_paths()
     yield "/api/sessions/{session_id}/events", {"parameters": [_SESSION_ID], "get": _events()}
+    yield from _export_paths()
+    yield from _sign_in_paths()
     yield from _operator_paths()
 
 
@@ -246,9 +248,9 @@ def _events() -> Document:
             "200": {
                 "description": (
                     "Server-sent events: `welcome`, then `history` or what was missed, then live. "
-                    "Events of the log (`message`, `start`, `chunk`, `session`) carry their "
-                    "position as `id`; `history` carries the one it stands at. `error` and `bye` "
-                    "end a stream. With long poll, what there is after the position."
+                    "Events of the log (`message`, `start`, `chunk`, `reasoning`, `session`) carry "
+                    "their position as `id`; `history` carries the one it stands at. `error` and "
+                    "`bye` end a stream. With long poll, what there is after the position."
                 ),
                 "content": {
                     "text/event-stream": {"schema": {"type": "string"}},
@@ -268,6 +270,12 @@ def _events() -> Document:
             _parameter("Last-Event-ID", "header", "Resume after this position", POSITION),
             _parameter("last_event_id", "query", "The same; the header wins over it", POSITION),
             _parameter(
+                "ticket",
+                "query",
+                "From `POST /auth/ticket`, in place of a credential; used up by one request",
+                {"type": "string", "pattern": "^[A-Za-z0-9_-]{43}$"},
+            ),
+            _parameter(
                 "transport",
                 "query",
                 "Without it `Accept` decides: `application/json` asks for long poll",
@@ -286,6 +294,61 @@ def _events() -> Document:
                 {"type": "string", "enum": ["delta", "full"]},
             ),
         ),
+    )
+
+
+def _export_paths() -> Iterator[tuple[str, Document]]:
+    yield (
+        "/api/account/export",
+        {
+            "get": _operation(
+                "Download all that the caller has",
+                {
+                    "200": {
+                        "description": (
+                            "A JSON object in each line, with its `type`: `account`, then each "
+                            "`session` before its `message`s, then `end`. A file without that was "
+                            "cut short"
+                        ),
+                        "content": {"application/x-ndjson": {"schema": {"type": "string"}}},
+                    }
+                },
+                (*_READ, errors.TooManyConnections),
+            )
+        },
+    )
+
+
+def _sign_in_paths() -> Iterator[tuple[str, Document]]:
+    yield (
+        "/auth/token",
+        {
+            "post": _operation(
+                "Get a token for a name and a password",
+                {"200": _answer("The token", "AccessToken")},
+                (
+                    errors.ValidationFailed,
+                    errors.SignInFailed,
+                    errors.RateLimited,
+                    errors.Overloaded,
+                    errors.Unavailable,
+                    PayloadTooLarge,
+                    UnsupportedMediaType,
+                ),
+                body="Credentials",
+                is_public=True,
+            )
+        },
+    )
+    yield (
+        "/auth/ticket",
+        {
+            "post": _operation(
+                "Get a ticket for the address of one stream, poll or WebSocket",
+                {"200": _answer("The ticket: it works once, for half a minute", "Ticket")},
+                (*_READ, errors.Forbidden, errors.CsrfFailed),
+            )
+        },
     )
 
 

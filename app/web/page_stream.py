@@ -19,6 +19,7 @@ from app.web import sse
 from app.web.auth import caller_of
 from app.web.exchange import exchange_of
 from app.web.fragments import Fragment, FragmentEncoder
+from app.web.limits import STREAMS
 from app.web.page_follower import PageFollower, StateReader, state_reader
 from app.web.page_frames import page_answer, page_event
 from app.web.parameters import position_of, wait_of
@@ -30,7 +31,7 @@ from app.web.stream import EventStream, unless_gone
 _DELETED: Final = Bye(ByeReason.SESSION_DELETED, reconnect=False, after_ms=0)
 
 
-@get("/chat/{session_id:str}/stream")
+@get("/chat/{session_id:str}/stream", opt=STREAMS)
 async def stream(request: AnyRequest) -> ASGIApp:
     """Send what changes the page, as server-sent events."""
     session_id = session_id_of(request)
@@ -51,7 +52,7 @@ async def stream(request: AnyRequest) -> ASGIApp:
     )
 
 
-@get("/chat/{session_id:str}/poll")
+@get("/chat/{session_id:str}/poll", opt=STREAMS)
 async def poll(request: AnyRequest) -> ASGIApp:
     """Answer with what changes the page, at once or as soon as there is something."""
     session_id = session_id_of(request)

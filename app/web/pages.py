@@ -17,6 +17,7 @@ from app.web.conversations import deleted_of
 from app.web.exchange import exchange_of
 from app.web.forwarding import is_htmx, page, redirect, see_other
 from app.web.fragments import Activity, activity_of
+from app.web.limits import ASKS
 from app.web.listing import listing_of
 from app.web.parameters import cursor_of, message_id_of, query_value
 from app.web.parts import parts_of
@@ -40,33 +41,39 @@ async def conversation(request: AnyRequest) -> Response[bytes]:
     return await _conversation(request, session_id_of(request))
 
 
-@post("/chat")
+@post("/chat", opt=ASKS)
 async def ask_first(request: AnyRequest) -> Response[bytes]:
     """Ask in a new conversation, whose id the form has: sent twice it is still one."""
-    fields = await _question(request)
-    try:
-        session_id = check_session_id(fields["session_id"])
-        await _ask(request, session_id, fields)
-    except ChatError as error:
-        if is_htmx(request) or not prefers_html(request):
-            raise
-        return await _home(request, fields=fields, problem=problem_of(error))
+    async with parts_of(request).limits.question(request) as admit:
+        fields = await _question(request)
+        try:
+            await admit(fields["message"])
+            session_id = check_session_id(fields["session_id"])
+            await _ask(request, session_id, fields)
+        except ChatError as error:
+            if is_htmx(request) or not prefers_html(request):
+                raise
+            return await _home(request, fields=fields, problem=problem_of(error))
     return redirect(request, f"/chat/{session_id}")
 
 
-@post("/chat/{session_id:str}/messages")
+@post("/chat/{session_id:str}/messages", opt=ASKS)
 async def ask_next(request: AnyRequest) -> Response[bytes]:
     """Ask in this conversation; the stream brings the question and its answer."""
-    session_id = session_id_of(request)
-    fields = await _question(request)
-    try:
-        # A form must not make the conversation of a mistyped or deleted address.
-        await parts_of(request).chat.session(caller_of(request), session_id)
-        await _ask(request, session_id, fields)
-    except ChatError as error:
-        if is_htmx(request) or not prefers_html(request):
-            raise
-        return await _conversation(request, session_id, fields=fields, problem=problem_of(error))
+    async with parts_of(request).limits.question(request) as admit:
+        session_id = session_id_of(request)
+        fields = await _question(request)
+        try:
+            await admit(fields["message"])
+            # A form must not make the conversation of a mistyped or deleted address.
+            await parts_of(request).chat.session(caller_of(request), session_id)
+            await _ask(request, session_id, fields)
+        except ChatError as error:
+            if is_htmx(request) or not prefers_html(request):
+                raise
+            return await _conversation(
+                request, session_id, fields=fields, problem=problem_of(error)
+            )
     if is_htmx(request):
         return page(parts_of(request), "asked.html", key=new_key())
     return see_other(f"/chat/{session_id}")

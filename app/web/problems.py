@@ -12,8 +12,8 @@ from litestar.connection import Request
 from litestar.exceptions import HTTPException
 from litestar.response import Response
 
-from app.domain.errors import ChatError, Unauthenticated, ValidationFailed
-from app.web.auth import InvalidToken
+from app.accounts.tokens import InvalidToken
+from app.domain.errors import ChatError, SignInFailed, Unauthenticated, ValidationFailed
 from app.web.exchange import exchange_of
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
@@ -124,17 +124,30 @@ def problem_document(problem: Problem, *, instance: str, request_id: str) -> byt
 class ProblemHandler:
     """Litestar's exception handler for everything."""
 
-    def __init__(self, render_page: Callable[[AnyRequest, Problem], bytes]) -> None:
-        """Take what draws a problem for a browser: a page, or a fragment for htmx."""
+    def __init__(
+        self,
+        render_page: Callable[[AnyRequest, Problem], bytes],
+        ask_to_sign_in: Callable[[AnyRequest], Response[bytes]],
+    ) -> None:
+        """Take what draws a problem for a browser: a page, or a fragment for htmx.
+
+        ``ask_to_sign_in`` answers a browser that has to sign in first.
+        """
         self._render_page = render_page
+        self._ask_to_sign_in = ask_to_sign_in
 
     def __call__(self, request: AnyRequest, error: Exception) -> Response[bytes]:
         """Make the response to a request that failed."""
         if isinstance(error, ClientGone):
             return Response(b"", status_code=499, media_type="text/plain")
+        if _must_sign_in(request, error):
+            return self._ask_to_sign_in(request)
         problem = problem_of(error)
         if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR and problem.code == "internal_error":
             _log.error("unexpected error", exc_info=error)
+        if isinstance(error, Unauthenticated) and request.headers.get("hx-request") == "true":
+            # Whoever was signed in when the page was drawn is not any more.
+            problem.headers["HX-Redirect"] = "/sign-in"
         if _wants_page(request):
             return Response(
                 self._render_page(request, problem),
@@ -152,6 +165,22 @@ class ProblemHandler:
             headers=problem.headers,
             media_type=PROBLEM_MEDIA_TYPE,
         )
+
+
+def _must_sign_in(request: AnyRequest, error: Exception) -> bool:
+    """Say whether a browser came without being signed in, or is so no more.
+
+    Whoever sent a token is no browser, and is told what is wrong with it. Neither is a script of
+    a page served well by another page in the place of what it asked for.
+    """
+    return (
+        isinstance(error, Unauthenticated)
+        and not isinstance(error, SignInFailed)
+        and "authorization" not in request.headers
+        and _wants_page(request)
+        and request.headers.get("hx-request") != "true"
+        and request.headers.get("sec-fetch-mode", "navigate") == "navigate"
+    )
 
 
 def _wants_page(request: AnyRequest) -> bool:

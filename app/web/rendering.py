@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
@@ -17,6 +18,8 @@ from app.web.exchange import exchange_of
 from app.web.markdown import Change, Markdown, MarkdownStream, code_run
 from app.web.model_choice import ModelChoice
 from app.web.problems import AnyRequest, Problem
+from app.web.signed_in import TEMPLATE_GLOBALS
+from app.web.thoughts import runs_of
 
 _CODE: Final = re.compile("`([^`]+)`")
 
@@ -39,8 +42,10 @@ class Rendering:
         )
         self._environment.globals["asset"] = assets.url
         self._environment.globals["models"] = models
+        self._environment.globals.update(TEMPLATE_GLOBALS)
         self._environment.filters["verbatim"] = verbatim
         self._environment.filters["answer"] = self._answer
+        self._environment.filters["thoughts"] = _thoughts
         self._environment.filters["moment"] = moment
         self._environment.filters["coded"] = coded
 
@@ -96,6 +101,23 @@ def changed(message_id: str, changes: list[Change]) -> bytes:
         html += f'<hx-upsert hx-target="{answer} #{prefix}b{runs[0].block} code">'
         html += "".join(code_run(prefix, run) for run in runs) + "</hx-upsert>"
     return html.encode()
+
+
+def thought(message_id: str, runs: Mapping[int, str]) -> bytes:
+    """Draw what changed in the reasoning of an answer, as ``changed`` does for its text."""
+    target = f"#m-{message_id}.open > .reasoning > .thoughts"
+    html = "".join(_run(_prefix(message_id), *run) for run in runs.items())
+    return f'<hx-upsert hx-target="{target}">{html}</hx-upsert>'.encode()
+
+
+def _thoughts(message: Message) -> Markup:
+    """Draw an answer's reasoning, numbered as ``thought`` numbers its runs."""
+    runs = runs_of(message.reasoning or "")
+    return Markup("".join(_run(_prefix(message.message_id), *run) for run in runs.items()))  # noqa: S704
+
+
+def _run(prefix: str, number: int, text: str) -> str:
+    return f'<span id="{prefix}t{number}">{verbatim(text)}</span>'
 
 
 def _prefix(message_id: str) -> str:

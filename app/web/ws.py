@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Final
 
@@ -20,7 +21,14 @@ from litestar import WebSocket, websocket
 
 from app.chat.following import Follower
 from app.domain.caller import Caller
-from app.domain.errors import ChatError, Unauthenticated, ValidationFailed
+from app.domain.errors import (
+    ChatError,
+    RateLimited,
+    TooManyConnections,
+    Unauthenticated,
+    Unavailable,
+    ValidationFailed,
+)
 from app.domain.frames import Bye, ByeReason, Entries, Frame, History
 from app.domain.messages import check_session_id
 from app.domain.position import Position
@@ -31,6 +39,7 @@ from app.web.page_follower import PageFollower, state_reader
 from app.web.page_frames import page_texts
 from app.web.parts import Parts, parts_of
 from app.web.problems import ClientGone
+from app.web.proxies import address_of
 from app.web.stream import Follows
 from app.web.ws_frames import (
     CLOSE_CODES,
@@ -77,9 +86,15 @@ async def chat_socket(socket: _Socket) -> None:
     connection = _Connection(socket, parts_of(socket))
     code, reason = 1006, "the client left"
     try:
-        await connection.run()
+        with connection.slot():
+            await connection.run()
     except _Closing as closing:
         code, reason = closing.code, closing.reason
+    except TooManyConnections as refused:
+        with contextlib.suppress(TimeoutError, OSError, RuntimeError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await socket.send_text(error_frame(refused))
+        code, reason = refused.close_code, refused.code
     except ClientGone:
         pass
     except Exception as error:  # noqa: BLE001
@@ -94,6 +109,7 @@ async def chat_socket(socket: _Socket) -> None:
         session_id=connection.session_id,
         user_id=connection.caller.user_id if connection.caller else None,
         close_code=code,
+        client=address_of(socket.scope),
         duration_ms=round((time.monotonic() - began) * 1000),
     )
 
@@ -113,16 +129,21 @@ class _Connection:
         self._identified = asyncio.Event()
         self._switched = asyncio.Event()
         self._sending = asyncio.Lock()
+        self._count_frame = parts.limits.frames()
+
+    def slot(self) -> AbstractContextManager[None]:
+        """Hold a connection of the client's address; raises TooManyConnections."""
+        return self._parts.limits.connection(address_of(self._socket.scope))
 
     async def run(self) -> None:
         """Serve until either side ends it; always raises _Closing or ClientGone."""
         try:
             self._read_query()
-            self.caller = self._parts.gatekeeper.caller_of_socket(self._socket)
+            self.caller = await self._parts.gatekeeper.caller_of_socket(self._socket)
         except ChatError as error:
             await self._refuse(error)
         if self.caller is not None:
-            self._is_ambient = "authorization" not in self._socket.headers
+            self._is_ambient = self.caller.credential == "development"
             self._identified.set()
         reading = asyncio.ensure_future(self._read())
         try:
@@ -173,6 +194,7 @@ class _Connection:
         assert self.caller is not None  # noqa: S101
         assert self.session_id is not None  # noqa: S101
         try:
+            await self._parts.limits.socket_stream(self.caller)
             follower = await self._parts.following.open(
                 self.caller,
                 self.session_id,
@@ -246,6 +268,10 @@ class _Connection:
             await self._take(message.get("text"))
 
     async def _take(self, text: str | None) -> None:
+        try:
+            self._count_frame()
+        except RateLimited as flood:
+            await self._refuse(flood)
         if text is None:
             raise _Closing(_BAD_FRAME, "frames are JSON text")
         if len(text) > FRAME_MAX_BYTES or len(text.encode()) > FRAME_MAX_BYTES:
@@ -261,6 +287,13 @@ class _Connection:
         caller = self.caller
         if caller is None:
             raise _Closing(_NOT_AUTHENTICATED, "the first frame must be auth")
+        await self._obey(caller, frame)
+
+    async def _obey(self, caller: Caller, frame: ChatFrame | CancelFrame | PingFrame) -> None:
+        try:
+            self._parts.gatekeeper.check_still(caller)
+        except Unauthenticated as error:
+            await self._refuse(error)
         match frame:
             case PingFrame():
                 await self._send(answer("pong", {}))
@@ -271,8 +304,8 @@ class _Connection:
 
     async def _authenticate(self, frame: AuthFrame) -> None:
         try:
-            caller = self._parts.gatekeeper.caller_of_token(frame.token)
-        except Unauthenticated as error:
+            caller = await self._parts.gatekeeper.caller_of_token(frame.token)
+        except (Unauthenticated, Unavailable) as error:
             await self._refuse(error)
             raise
         before, self.caller = self.caller, caller
@@ -294,6 +327,7 @@ class _Connection:
 
     async def _ask(self, caller: Caller, frame: ChatFrame) -> None:
         try:
+            await self._parts.limits.frame_question(caller, frame.message)
             # The session exists: a connection to one that does not is closed before.
             asked, _ = await self._parts.chat.ask(
                 caller,
@@ -309,6 +343,7 @@ class _Connection:
 
     async def _cancel(self, caller: Caller, frame: CancelFrame) -> None:
         try:
+            await self._parts.limits.frame_request(caller)
             status, _ = await self._parts.chat.cancel(caller, frame.message_id)
         except ChatError as error:
             await self._send(error_frame(error))

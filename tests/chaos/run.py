@@ -6,19 +6,20 @@ import asyncio
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.chaos.faults import Saboteur, schedule
+from tests.chaos.faults import PAUSES, Pauses, Saboteur, schedule
 from tests.chaos.outbox import check_outbox
-from tests.chaos.report import Report
+from tests.chaos.report import Breach, Report
 from tests.chaos.stage import staged
 from tests.chaos.talker import Talker
 from tests.support.nodes import Cluster
 from tests.support.postgresql import PostgresqlServer
 
 _CALM_SECONDS = 8.0
-"""At the end nothing more goes wrong: what is still open must end by itself."""
+"""At the end nothing more goes wrong, in a short run for a quarter of its time: what is still open
+must end by itself."""
 
 _PROGRESS_SECONDS = 2.0
 _BAR_WIDTH = 30
@@ -33,9 +34,16 @@ async def run(
     workers: int,
     postgresql: PostgresqlServer | None,
     say: Callable[[str], None],
+    kinds: Sequence[str] = (),
+    pauses: Pauses = PAUSES,
 ) -> Report:
-    """Do harm for ``seconds`` while ``sessions`` talkers ask and read; give what came of it."""
+    """Do harm for ``seconds`` while ``sessions`` talkers ask and read; give what came of it.
+
+    ``kinds`` are the names of the faults to make, all where there are none; ``pauses`` is the time
+    from one to the next.
+    """
     report = Report()
+    calm = min(_CALM_SECONDS, seconds / 4)
     directory = Path(tempfile.mkdtemp(prefix="throughline-chaos-"))
     async with staged(
         directory, seed=seed, web=web, workers=workers, postgresql=postgresql
@@ -47,14 +55,17 @@ async def run(
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(
-                    saboteur.carry_out(schedule(seed, max(seconds - _CALM_SECONDS, 0)))
+                    saboteur.carry_out(
+                        schedule(seed, seconds - calm, kinds=kinds, pauses=pauses), seconds - calm
+                    )
                 )
                 for number in range(sessions):
                     group.create_task(Talker(stage, number, seed, report).talk(until))
         finally:
             progress.cancel()
         await check_outbox(stage.cluster.database_url, report)
-        report.breaches.extend(_bugs(stage.cluster))
+        for bug in _bugs(stage.cluster):
+            report.breach(Breach.OTHER, bug)
     if report.breaches:
         say(f"what the processes said is kept in {directory}")
     else:

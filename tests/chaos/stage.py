@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import random
@@ -12,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from redis.asyncio import Redis
+
 from app.db import migrate
 from app.streams.embedded import EmbeddedRedis
 from app.streams.embedded_directory import EmbeddedDirectory
@@ -20,6 +23,9 @@ from tests.support.nodes import Cluster, Node
 from tests.support.postgresql import PostgresqlServer
 
 _DISK_BYTES = 512 * 1024 * 1024
+_START_SECONDS = 60.0
+"""A machine that a run keeps busy takes its time to start a server again."""
+
 _CLOCKS_OFF_SECONDS = (-1800.0, -5.0, 0.0, 0.0, 5.0, 1800.0)
 
 
@@ -41,6 +47,9 @@ class Stage:
     """A cluster whose nodes reach Redis, and whose clients reach nodes, over networks of ours."""
 
     cluster: Cluster
+    redis: Redis
+    """Past every network of ours. One for all: one that is made for a moment and cancelled in it
+    would be left open."""
     to_redis: Network
     to_web: dict[int, Network] = field(default_factory=dict)
     """By the port of the web node behind it; a node that takes another's place keeps its port."""
@@ -79,7 +88,7 @@ async def staged(
         data = directory / "data"
         data.mkdir()
         disk = disks.enter_context(disk_of_its_own(data))
-        redis = EmbeddedRedis(data)
+        redis = EmbeddedRedis(data, start_seconds=_START_SECONDS)
         url = f"sqlite:///{data / 'throughline.db'}"
         if postgresql is not None:
             url = postgresql.create("chaos")
@@ -98,14 +107,19 @@ async def staged(
                 },
                 seed=seed,
             )
-            stage = Stage(cluster, to_redis, disk=disk, postgresql=postgresql)
+            past = Redis.from_url(cluster.redis_url)
+            networks.push_async_callback(past.aclose)
+            stage = Stage(cluster, past, to_redis, disk=disk, postgresql=postgresql)
             try:
                 await redis.start()
                 await migrate.upgrade(url)
                 for number in range(1, workers + 1):
                     cluster.start_worker(f"worker-{number}")
-                for number in range(1, web + 1):
-                    node = await cluster.start_web(f"web-{number}")
+                names = [f"web-{number}" for number in range(1, web + 1)]
+                await asyncio.gather(*map(cluster.start_web, names))
+                # In the order of their names: the seed chooses among them by place.
+                cluster.web.sort(key=lambda node: node.name)
+                for node in cluster.web:
                     port = port_of(node)
                     stage.to_web[port] = await networks.enter_async_context(
                         network_to(("127.0.0.1", port))

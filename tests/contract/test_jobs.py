@@ -41,7 +41,7 @@ async def _take(queue: JobQueue, count: int = 10) -> list[Job]:
 
 
 async def _taken(queue: JobQueue, message_id: str = "m-1") -> Job:
-    await queue.enqueue("s-1", message_id)
+    await queue.enqueue("s-1", message_id, "ada")
     [job] = await _take(queue)
     return job
 
@@ -60,7 +60,7 @@ async def _pending(redis: Redis) -> dict[str, str]:
 async def test_jobs_are_taken_in_order_with_what_was_put_in(queue: JobQueue) -> None:
     begun_ms = int(time.time() * 1000)
     for number in range(3):
-        await queue.enqueue(f"s-{number}", f"m-{number}")
+        await queue.enqueue(f"s-{number}", f"m-{number}", "ada")
     ended_ms = int(time.time() * 1000)
     jobs = await _take(queue)
     assert [(job.session_id, job.message_id) for job in jobs] == [
@@ -73,7 +73,7 @@ async def test_jobs_are_taken_in_order_with_what_was_put_in(queue: JobQueue) -> 
 
 async def test_no_more_are_taken_than_asked_for(queue: JobQueue, other: JobQueue) -> None:
     for number in range(3):
-        await queue.enqueue("s-1", f"m-{number}")
+        await queue.enqueue("s-1", f"m-{number}", "ada")
     assert [job.message_id for job in await _take(queue, 2)] == ["m-0", "m-1"]
     assert [job.message_id for job in await _take(other, 2)] == ["m-2"]
 
@@ -102,7 +102,7 @@ async def test_a_worker_that_waits_is_given_what_comes(
         async with asyncio.timeout(10):
             while not (await redis.info("clients"))["blocked_clients"]:
                 pass
-            await queue.enqueue("s-1", "m-1")
+            await queue.enqueue("s-1", "m-1", "ada")
             [job] = await taking
     finally:
         taking.cancel()
@@ -113,7 +113,7 @@ async def test_a_worker_that_waits_is_given_what_comes(
 async def test_jobs_that_waited_before_the_first_worker_are_taken(
     queue: JobQueue, redis: Redis
 ) -> None:
-    await queue.enqueue("s-1", "m-1")
+    await queue.enqueue("s-1", "m-1", "ada")
     assert not await redis.xinfo_groups(keys.JOBS)
     assert [job.message_id for job in await _take(queue)] == ["m-1"]
 
@@ -124,7 +124,7 @@ async def test_the_group_is_made_anew_where_redis_was_wiped(
 ) -> None:
     await _taken(queue)
     await redis.flushall()
-    await queue.enqueue("s-1", "m-2")
+    await queue.enqueue("s-1", "m-2", "ada")
     if first == "take_over":
         assert await queue.take_over(0, 10) == []
     assert [job.message_id for job in await _take(queue)] == ["m-2"]
@@ -134,7 +134,7 @@ async def test_workers_that_make_the_group_at_once_do_not_fail(
     queue: JobQueue, other: JobQueue
 ) -> None:
     """Both have found that there is none; the second is too late and goes on as well."""
-    await queue.enqueue("s-1", "m-1")
+    await queue.enqueue("s-1", "m-1", "ada")
     await queue._create_group()
     await other._create_group()
     assert [job.message_id for job in await _take(other)] == ["m-1"]
@@ -178,7 +178,7 @@ async def test_a_job_is_found_behind_many_that_are_kept(
 ) -> None:
     """A busy worker's older jobs must not hide a dead one's: XAUTOCLAIM looks at 10 per claim."""
     for number in range(40):
-        await queue.enqueue(f"s-{number}", f"m-{number}")
+        await queue.enqueue(f"s-{number}", f"m-{number}", "ada")
     *_, last = await _take(queue, 40)
     await _age(redis, last, "worker-1")
     assert await other.take_over(_LONG_MS // 2, 1) == [last]
@@ -238,13 +238,13 @@ async def test_a_hand_over_sent_again_adds_nothing(
 
 async def test_depth_and_covered_count_what_waits_and_what_is_taken(queue: JobQueue) -> None:
     taken = await _taken(queue, "taken")
-    await queue.enqueue("s-1", "waits")
-    await queue.enqueue("s-2", "waits")
+    await queue.enqueue("s-1", "waits", "ada")
+    await queue.enqueue("s-2", "waits-too", "eve")
     assert await queue.depth() == 3
-    assert await queue.covered() == {"taken", "waits"}
+    assert await queue.covered() == {"taken", "waits", "waits-too"}
     await queue.done(taken)
     assert await queue.depth() == 2
-    assert await queue.covered() == {"waits"}
+    assert await queue.covered() == {"waits", "waits-too"}
 
 
 async def test_a_job_that_was_deleted_while_it_was_taken_is_nobodys(
@@ -280,7 +280,7 @@ async def test_workers_that_are_gone_are_forgotten_unless_they_left_work(
 
 async def test_forgetting_without_a_group_is_nothing_to_do(queue: JobQueue, redis: Redis) -> None:
     await queue.forget_idle_consumers(0)
-    await queue.enqueue("s-1", "m-1")
+    await queue.enqueue("s-1", "m-1", "ada")
     await queue.forget_idle_consumers(0)
     assert await queue.depth() == 1
 
@@ -297,7 +297,7 @@ def unreachable() -> JobQueue:
 async def test_without_redis_all_of_it_is_unavailable(unreachable: JobQueue, action: str) -> None:
     job = Job("1-0", "s-1", "m-1", 0)
     arguments = {
-        "enqueue": ("s-1", "m-1"),
+        "enqueue": ("s-1", "m-1", "ada"),
         "take": (1, 1),
         "take_over": (1, 1),
         "keep": (["1-0"],),

@@ -204,9 +204,9 @@ class TestPublications:
         await writing.write("once")
         await under_test.published(_SESSION)
         await writing.write_again()
-        await scribe.log.renew([(writing.lease, writing.answer)], 1000)
+        await scribe.log.renew([(writing.lease, writing.answer, 1)], 1000)
         await scribe.log.submit(_SESSION, writing.answer, 0, [], pristine=False)
-        await scribe.log.cancel(_SESSION, writing.answer)
+        await scribe.log.cancel(_SESSION, writing.answer, 1)
         assert await writing.write("no more") is AppendOutcome.CANCELLED
         await scribe.log.release(writing.lease)
         assert await writing.write("no more") is AppendOutcome.LOST

@@ -84,6 +84,7 @@ async def test_a_claim_tells_what_the_log_knows_of_the_answer(steps: Steps) -> N
         "attempt": 0,
         "next_index": 0,
         "text": "",
+        "reasoning": "",
     }
     assert await steps.start(unbegun.lease, attempt=3, kept="kept, ") is AppendOutcome.OK
     await steps.write(unbegun.lease, 0, "and ", "more", attempt=3)
@@ -94,6 +95,7 @@ async def test_a_claim_tells_what_the_log_knows_of_the_answer(steps: Steps) -> N
         "attempt": 3,
         "next_index": 2,
         "text": "kept, and more",
+        "reasoning": "",
     }
 
 
@@ -136,7 +138,7 @@ async def _do(steps: Steps, action: str, lease: Lease) -> AppendOutcome:
         case "finish":
             return await steps.finish(lease)
         case _:
-            [outcome] = await steps.log.renew([(lease, ANSWER)], LEASE_MS)
+            [outcome] = await steps.log.renew([(lease, ANSWER, 1)], LEASE_MS)
             return outcome
 
 
@@ -145,12 +147,12 @@ async def test_a_stale_holder_cannot_let_go_of_what_is_not_its(steps: Steps) -> 
     await steps.end_lease()
     present = (await steps.claim(node_id=OTHER_NODE)).lease
     await steps.log.release(stale)
-    assert await steps.log.renew([(present, ANSWER)], LEASE_MS) == [AppendOutcome.OK]
+    assert await steps.log.renew([(present, ANSWER, 1)], LEASE_MS) == [AppendOutcome.OK]
 
 
 async def test_a_renewed_lease_holds_for_longer(steps: Steps) -> None:
     lease = (await steps.claim()).lease
-    assert await steps.log.renew([(lease, ANSWER)], 10 * LEASE_MS) == [AppendOutcome.OK]
+    assert await steps.log.renew([(lease, ANSWER, 1)], 10 * LEASE_MS) == [AppendOutcome.OK]
     refused = await steps.log.claim(SESSION, ANSWER, OTHER_NODE, LEASE_MS)
     assert isinstance(refused, Held)
     assert LEASE_MS < refused.retry_after_ms <= 10 * LEASE_MS
@@ -163,9 +165,14 @@ async def test_renewals_are_judged_one_by_one(steps: Steps) -> None:
     other = await steps.log.claim(OTHER_SESSION, NEXT_ANSWER, NODE, LEASE_MS)
     assert isinstance(other, Claimed)
     nobodys = Lease("s-3", NODE, 1)
-    await steps.log.cancel(OTHER_SESSION, NEXT_ANSWER)
+    await steps.log.cancel(OTHER_SESSION, NEXT_ANSWER, 1)
     outcomes = await steps.log.renew(
-        [(stale, ANSWER), (present, ANSWER), (other.lease, NEXT_ANSWER), (nobodys, ANSWER)],
+        [
+            (stale, ANSWER, 1),
+            (present, ANSWER, 1),
+            (other.lease, NEXT_ANSWER, 1),
+            (nobodys, ANSWER, 1),
+        ],
         LEASE_MS,
     )
     assert outcomes == [
@@ -178,8 +185,8 @@ async def test_renewals_are_judged_one_by_one(steps: Steps) -> None:
 
 async def test_a_holder_that_is_to_stop_keeps_its_lease_meanwhile(steps: Steps) -> None:
     lease = (await steps.claim()).lease
-    await steps.log.cancel(SESSION, ANSWER)
-    assert await steps.log.renew([(lease, ANSWER)], 10 * LEASE_MS) == [AppendOutcome.CANCELLED]
+    await steps.log.cancel(SESSION, ANSWER, 1)
+    assert await steps.log.renew([(lease, ANSWER, 1)], 10 * LEASE_MS) == [AppendOutcome.CANCELLED]
     refused = await steps.log.claim(SESSION, ANSWER, OTHER_NODE, LEASE_MS)
     assert isinstance(refused, Held)
     assert refused.retry_after_ms > LEASE_MS
@@ -193,13 +200,13 @@ async def test_nothing_to_renew_or_append_is_nothing_to_do(steps: Steps) -> None
 async def test_a_stop_is_told_to_the_owner(steps: Steps) -> None:
     await steps.ask()
     await steps.begin()
-    assert await steps.log.cancel(SESSION, ANSWER) == NODE
-    assert await steps.under_test.stops() == [Stop(NODE, SESSION, ANSWER)]
+    assert await steps.log.cancel(SESSION, ANSWER, 1) == NODE
+    assert await steps.under_test.stops() == [Stop(NODE, SESSION, ANSWER, 1)]
 
 
 async def test_a_stop_without_an_owner_waits_for_one(steps: Steps) -> None:
     await steps.ask()
-    assert await steps.log.cancel(SESSION, ANSWER) is None
+    assert await steps.log.cancel(SESSION, ANSWER, 1) is None
     assert await steps.under_test.stops() == []
     lease = await steps.begin()
     assert await steps.write(lease, 0, "x") is AppendOutcome.CANCELLED
@@ -208,7 +215,7 @@ async def test_a_stop_without_an_owner_waits_for_one(steps: Steps) -> None:
 async def test_an_owner_whose_lease_ended_is_not_told(steps: Steps) -> None:
     await steps.begin()
     await steps.end_lease()
-    assert await steps.log.cancel(SESSION, ANSWER) is None
+    assert await steps.log.cancel(SESSION, ANSWER, 1) is None
     assert await steps.under_test.stops() == []
 
 
@@ -216,7 +223,7 @@ async def test_after_a_stop_nothing_is_appended(steps: Steps) -> None:
     await steps.ask()
     lease = await steps.begin()
     await steps.write(lease, 0, "so far")
-    await steps.log.cancel(SESSION, ANSWER)
+    await steps.log.cancel(SESSION, ANSWER, 1)
     before = await steps.state()
     assert await steps.write(lease, 1, ", and on") is AppendOutcome.CANCELLED
     assert await steps.state() == before
@@ -229,7 +236,7 @@ async def test_what_was_appended_before_the_stop_is_known_as_done(steps: Steps) 
     await steps.ask()
     lease = await steps.begin()
     assert await steps.write(lease, 0, "in") is AppendOutcome.OK
-    await steps.log.cancel(SESSION, ANSWER)
+    await steps.log.cancel(SESSION, ANSWER, 1)
     before = await steps.state()
     assert await steps.write(lease, 0, "in") is AppendOutcome.OK
     assert await steps.state() == before
@@ -237,16 +244,51 @@ async def test_what_was_appended_before_the_stop_is_known_as_done(steps: Steps) 
 
 async def test_a_stop_of_one_answer_is_none_of_another(steps: Steps) -> None:
     await steps.ask(NEXT_ANSWER)
-    await steps.log.cancel(SESSION, ANSWER)
+    await steps.log.cancel(SESSION, ANSWER, 1)
     lease = await steps.begin(NEXT_ANSWER)
     assert await steps.write(lease, 0, "x", message_id=NEXT_ANSWER) is AppendOutcome.OK
+
+
+@pytest.mark.parametrize("moment", ["asked again", "claimed", "begun", "written"])
+async def test_a_stop_that_comes_late_is_none_of_the_same_answer_asked_for_again(
+    steps: Steps, moment: str
+) -> None:
+    """It was committed, then held up; the answer ended and was asked for again meanwhile."""
+    await steps.ask()
+    assert await steps.finish(await steps.begin()) is AppendOutcome.OK
+
+    async def stop_late(now: str) -> None:
+        if now == moment:
+            await steps.log.cancel(SESSION, ANSWER, 1)
+
+    await stop_late("asked again")  # before the log knows of it
+    await steps.ask(attempt=2)
+    lease = (await steps.claim()).lease
+    await stop_late("claimed")
+    assert await steps.start(lease, attempt=3) is AppendOutcome.OK
+    await stop_late("begun")
+    assert await steps.write(lease, 0, "one", attempt=3) is AppendOutcome.OK
+    await stop_late("written")
+    assert await steps.log.renew([(lease, ANSWER, 3)], LEASE_MS) == [AppendOutcome.OK]
+    assert await steps.write(lease, 1, " two", attempt=3) is AppendOutcome.OK
+
+
+async def test_a_stop_from_before_does_not_take_the_place_of_a_later_one(steps: Steps) -> None:
+    await steps.ask(attempt=2)
+    lease = await steps.begin(attempt=3)
+    await steps.log.cancel(SESSION, ANSWER, 3)
+    await steps.log.cancel(SESSION, ANSWER, 1)
+    assert await steps.write(lease, 0, "x", attempt=3) is AppendOutcome.CANCELLED
+    # Nor does the question that is told late, or again.
+    await steps.ask(attempt=2)
+    assert await steps.write(lease, 0, "x", attempt=3) is AppendOutcome.CANCELLED
 
 
 @pytest.mark.parametrize("how", ["submitted again", "finished"])
 async def test_a_stop_does_not_outlive_what_it_was_meant_for(steps: Steps, how: str) -> None:
     await steps.ask()
     lease = await steps.begin()
-    await steps.log.cancel(SESSION, ANSWER)
+    await steps.log.cancel(SESSION, ANSWER, 1)
     if how == "finished":
         assert await steps.finish(lease) is AppendOutcome.OK
     else:

@@ -168,7 +168,7 @@ async def test_with_the_log_alone_gone_the_text_so_far_is_still_there(
 async def test_a_stop_is_lost_with_everything(scribe: Scribe, under_test: LogUnderTest) -> None:
     """Which is why the database has it first."""
     writing = await _begin(scribe, await scribe.ask())
-    await scribe.log.cancel(_SESSION, writing.answer)
+    await scribe.log.cancel(_SESSION, writing.answer, 2)
     await under_test.lose()
     second = await _begin(scribe, writing.answer)
     assert await second.write("text") is AppendOutcome.OK
@@ -176,7 +176,8 @@ async def test_a_stop_is_lost_with_everything(scribe: Scribe, under_test: LogUnd
 
 async def test_a_stop_is_not_lost_with_the_log(scribe: Scribe, under_test: LogUnderTest) -> None:
     writing = await _begin(scribe, await scribe.ask())
-    await scribe.log.cancel(_SESSION, writing.answer)
+    # The next attempt was begun in the database when the stop was committed there.
+    await scribe.log.cancel(_SESSION, writing.answer, 2)
     await under_test.lose_log(_SESSION)
     second = await _begin(scribe, writing.answer)
     assert await second.write("text") is AppendOutcome.CANCELLED

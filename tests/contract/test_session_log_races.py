@@ -137,8 +137,8 @@ class TestSentTwice:
                 lease, answer, 1, kept="kept", entries=[start], entries_if_unknown=[question]
             ),
             "append": lambda: log.append([batch]),
-            "renew": lambda: log.renew([(lease, answer)], LEASE_MS),
-            "cancel": lambda: log.cancel(_SESSION, answer),
+            "renew": lambda: log.renew([(lease, answer, 1)], LEASE_MS),
+            "cancel": lambda: log.cancel(_SESSION, answer, 1),
             "release": lambda: log.release(lease),
             "submit again": lambda: log.submit(_SESSION, answer, 7, [], pristine=False),
         }
@@ -342,7 +342,7 @@ class TestStop:
         writing = await _begin(scribe, await scribe.ask())
         batch = _batch(writing, "so far")
         await scribe.log.append([batch])
-        await scribe.log.cancel(_SESSION, writing.answer)
+        await scribe.log.cancel(_SESSION, writing.answer, 1)
         assert await scribe.log.append([batch]) == [AppendOutcome.OK]
         assert await writing.finish(Status.CANCELLED) is AppendOutcome.OK
         client = tell(ContractClient(), await _held(scribe))
@@ -355,7 +355,8 @@ class TestStop:
     ) -> None:
         writing = await _begin(scribe, await scribe.ask())
         await writing.write("so far")
-        await scribe.log.cancel(_SESSION, writing.answer)
+        # The next attempt was begun in the database when the stop was committed there.
+        await scribe.log.cancel(_SESSION, writing.answer, 2)
         if how == "silently":
             await under_test.end_lease(_SESSION)
         else:
@@ -366,7 +367,7 @@ class TestStop:
     async def test_it_is_over_with_the_answer(self, scribe: Scribe) -> None:
         """Asked for again, the same answer is written to its end."""
         writing = await _begin(scribe, await scribe.ask())
-        await scribe.log.cancel(_SESSION, writing.answer)
+        await scribe.log.cancel(_SESSION, writing.answer, 1)
         await writing.finish(Status.CANCELLED)
         await scribe.ask_again(writing.answer)
         again = await _begin(scribe, writing.answer)
@@ -375,7 +376,7 @@ class TestStop:
     async def test_one_that_came_too_late_stops_nothing_later(self, scribe: Scribe) -> None:
         writing = await _begin(scribe, await scribe.ask())
         await writing.finish()
-        await scribe.log.cancel(_SESSION, writing.answer)
+        await scribe.log.cancel(_SESSION, writing.answer, 1)
         following = await _begin(scribe, await scribe.ask())
         assert await following.write("text") is AppendOutcome.OK
         await following.finish()

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import pytest
 
+from app.domain.events import NewEntry
 from app.domain.frames import HistoryReason
 from app.domain.position import BEFORE_ALL, Position
 from app.domain.resume import judge
 from app.streams.session_log import AppendOutcome
 from tests.support.log_steps import NEXT_ANSWER, SESSION, Steps, contents, question, started
+from tests.support.scribe import known
 from tests.support.session_logs import LogUnderTest
 
 
@@ -73,3 +75,44 @@ async def test_the_end_of_an_answer_is_not_the_end_of_its_epoch(steps: Steps) ->
     [seen] = await steps.log.tails([SESSION])
     assert await steps.ask(NEXT_ANSWER) == seen.plus(1)
     assert await _judged(steps, seen) is None
+
+
+async def test_a_title_after_a_restart_begins_a_new_epoch(steps: Steps) -> None:
+    """Whoever has seen what was lost must not take the title for what stood at its position."""
+    await steps.answer("a-1", "one", pristine=True)
+    [seen] = await steps.log.tails([SESSION])
+    await steps.under_test.restart(SESSION)
+    title = await steps.log.record(SESSION, [NewEntry("session", b"{}")], pristine=False)
+    assert (title.epoch > seen.epoch, title.seq) == (True, 0)
+    assert await _judged(steps, seen) is HistoryReason.EPOCH
+    # One restart, one new epoch.
+    assert await steps.log.record(SESSION, [NewEntry("session", b"{}")], pristine=False) == (
+        title.plus(1)
+    )
+    assert await steps.ask(NEXT_ANSWER) == title.plus(2)
+
+
+async def test_a_title_after_a_restart_leaves_the_answer_in_the_making_alone(steps: Steps) -> None:
+    await steps.ask()
+    lease = await steps.begin()
+    assert await steps.write(lease, 0, "one") is AppendOutcome.OK
+    await steps.under_test.restart(SESSION)
+    title = await steps.log.record(SESSION, [NewEntry("session", b"{}")], pristine=False)
+    assert await steps.write(lease, 1, " two") is AppendOutcome.OK
+    assert known((await steps.log.snapshot(SESSION)).active).text == "one two"
+    assert await steps.finish(lease) is AppendOutcome.OK
+    assert await steps.log.tails([SESSION]) == [title.plus(2)]
+
+
+async def test_an_end_that_is_told_after_a_restart_begins_a_new_epoch(steps: Steps) -> None:
+    """All was said and the final state stored; the log may have lost the last words since."""
+    await steps.ask()
+    lease = await steps.begin()
+    assert await steps.write(lease, 0, "one") is AppendOutcome.OK
+    [seen] = await steps.log.tails([SESSION])
+    await steps.under_test.restart(SESSION)
+    assert await steps.finish(lease) is AppendOutcome.OK
+    [told] = await steps.log.tails([SESSION])
+    assert (told.epoch > seen.epoch, told.seq) == (True, 0)
+    assert await _judged(steps, seen) is HistoryReason.EPOCH
+    assert await steps.ask(NEXT_ANSWER) == told.plus(1)

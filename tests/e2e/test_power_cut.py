@@ -121,8 +121,11 @@ Away = Literal["dead", "frozen"]
 async def test_with_redis_away_asking_is_refused_at_once_and_history_reads(
     tmp_path: Path, how: Away
 ) -> None:
-    """503 with Retry-After; nothing is stored of what was refused; all goes on by itself."""
-    async with running_cluster(tmp_path, web=1, workers=1) as cluster:
+    """503 with Retry-After; nothing is stored of what was refused; all goes on by itself.
+
+    Neither waits for as long as a command may take: nobody would be told before the test's end.
+    """
+    async with running_cluster(tmp_path, web=1, workers=1, REDIS_TIMEOUT_SECONDS="60") as cluster:
         (node,) = cluster.web
         asked = await ask(node, "/count 3 1")
         answer_id = asked["assistant_message"]["message_id"]

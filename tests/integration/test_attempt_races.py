@@ -13,6 +13,7 @@ from app.chat.settling import Settling
 from app.composition import new_id, utc_now
 from app.db.engine import Database
 from app.db.history import message_by_id
+from app.domain.errors import Unavailable
 from app.domain.messages import Status
 from app.events.envelope import EventBuilder
 from app.models.client import Finished, GenerationRequest, Pieces
@@ -162,10 +163,39 @@ async def test_a_stop_that_meets_a_refused_batch_keeps_what_the_log_has(stage: _
     answer_id = (await stage.talker.ask()).assistant_message.message_id
 
     async def stop(_batches: Sequence[AppendBatch]) -> None:
-        await stage.log.cancel(stage.talker.session_id, answer_id)
+        await stage.log.cancel(stage.talker.session_id, answer_id, 1)
 
     stage.log.before_append = stop
     assert await stage.answer(answer_id) is Ended.DONE
     stored = await message_by_id(stage.database, message_id=answer_id)
     assert stored is not None
     assert (stored.status, stored.content) == (Status.CANCELLED, "")
+
+
+async def test_what_was_shown_before_a_stop_is_kept_although_its_reply_was_lost(
+    stage: _Stage,
+) -> None:
+    """Words reach the log and its readers, their worker hears of the stop and not of that.
+
+    Redis is out of its reach from then on, for longer than a stop is held up.
+    """
+    answer_id = (await stage.talker.ask()).assistant_message.message_id
+    shown = []
+
+    async def away(_batches: Sequence[AppendBatch]) -> None:
+        stage.log.before_append = away
+        raise Unavailable("Redis cannot be reached")
+
+    async def lose_the_reply(batches: Sequence[AppendBatch]) -> None:
+        assert await MemorySessionLog.append(stage.log, batches) == [AppendOutcome.OK]
+        active = (await stage.log.snapshot(stage.talker.session_id)).active
+        assert active is not None
+        shown.append(active.text)
+        stage.held[0].interrupt(Interruption.CANCELLED)
+        await away(batches)
+
+    stage.log.before_append = lose_the_reply
+    assert await stage.answer(answer_id) is Ended.DONE
+    stored = await message_by_id(stage.database, message_id=answer_id)
+    assert stored is not None
+    assert (stored.status, [stored.content]) == (Status.CANCELLED, shown)

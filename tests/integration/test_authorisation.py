@@ -34,14 +34,35 @@ _PUBLIC: Final = frozenset(
 )
 """What anybody may call."""
 
+_ENTRANCES: Final = frozenset(
+    {
+        ("GET", "/sign-in"),
+        ("POST", "/sign-in"),
+        ("GET", "/sign-in/link"),
+        ("GET", "/sign-up"),
+        ("POST", "/sign-up"),
+        ("POST", "/auth/token"),
+    }
+)
+"""Where strangers become somebody; empty-handed they get nothing there."""
+
 _OWN: Final = frozenset(
     {
         ("GET", "/"),
+        ("GET", "/account"),
+        ("GET", "/account/delete"),
+        ("POST", "/account/delete"),
+        ("POST", "/account/password"),
+        ("POST", "/account/sign-out-everywhere"),
+        ("POST", "/sign-out"),
+        ("GET", "/account/export"),
+        ("GET", "/api/account/export"),
         ("GET", "/conversations"),
         ("GET", "/api/models"),
         ("GET", "/api/sessions"),
         ("POST", "/api/sessions"),
         ("POST", "/api/chat"),
+        ("POST", "/auth/ticket"),
         ("POST", "/chat"),
     }
 )
@@ -94,7 +115,8 @@ def _routes(node: WebNode) -> Iterator[tuple[str, str]]:
 
 
 async def test_every_route_is_in_the_table(node: WebNode) -> None:
-    assert set(_routes(node)) == _PUBLIC | _OWN | _OF_A_SESSION.keys() | _OF_A_MESSAGE.keys()
+    judged = _PUBLIC | _ENTRANCES | _OWN | _OF_A_SESSION.keys() | _OF_A_MESSAGE.keys()
+    assert set(_routes(node)) == judged
     sockets = {
         route.path_format
         for route in node.node.application.routes
@@ -111,6 +133,11 @@ async def test_without_a_credential_only_what_is_public_answers(node: WebNode) -
             answer = await nobody.request(method, filled)
             if (method, path) in _PUBLIC:
                 assert answer.is_success, (method, path)
+            elif (method, path) in _ENTRANCES:
+                assert answer.status_code < HTTPStatus.INTERNAL_SERVER_ERROR, (method, path)
+                given = {one.partition("=")[0] for one in answer.headers.get_list("set-cookie")}
+                assert given <= {"csrftoken"}, (method, path)
+                assert "access_token" not in answer.text, (method, path)
             else:
                 assert _is_refused(answer), (method, path, answer.status_code)
     assert node.rows() == before
@@ -168,7 +195,7 @@ async def test_what_has_no_owner_in_its_path_acts_for_the_caller_alone(node: Web
         asked = await ask(owner, "/echo an owl hoots")
         await answered(owner, asked)
         assert (await stranger.get("/api/sessions")).json()["items"] == []
-        for page in ("/", "/?q=owl", "/conversations", "/conversations?q=owl"):
+        for page in ("/", "/?q=owl", "/conversations", "/conversations?q=owl", "/account/export"):
             assert asked["session_id"] in (await owner.get(page)).text, page
             text = (await stranger.get(page)).text
             assert asked["session_id"] not in text, page

@@ -280,8 +280,8 @@ async def test_the_reconciler_finds_what_has_no_final_state(ada: Talker) -> None
     found = await history.unfinished(ada.database, limit=10, after=None)
 
     assert found == [
-        Unfinished("s-2", queued.message_id, 0, Status.QUEUED),
-        Unfinished("s-3", streaming.message_id, 1, Status.STREAMING),
+        Unfinished("ada", "s-2", queued.message_id, 0, Status.QUEUED),
+        Unfinished("ada", "s-3", streaming.message_id, 1, Status.STREAMING),
     ]
 
 

@@ -180,6 +180,10 @@ async def test_one_command_serves_and_one_ctrl_c_ends_all_of_it(data_dir: Path) 
         async with browser(up.port) as client:
             await ask(client, "first", "/echo still here")
             assert await answer(client, "first") == "still here"
+            (link,) = [line.split()[-1] for line in lines if "/sign-in/link?code=" in line]
+            opened = await client.get(link.replace("localhost", "127.0.0.1"))
+            assert (opened.status_code, opened.headers["location"]) == (303, "/")
+            assert "An administrator" in (await client.get("/account")).text
         up.press_ctrl_c()
         assert await up.ended() == 0
         assert alive(children) == []

@@ -69,6 +69,8 @@ async def test_partial_indexes_are_partial(database: Database) -> None:
         "ix_messages_unfinished_id",
         "ix_outbox_unpublished_sequence",
         "ix_chat_sessions_unpurged_purge_at",
+        "ix_chat_sessions_kept_updated_at",
+        "ix_users_erasing_erasing_since",
     }
     for name in ("uq_messages_unfinished_session", "ix_messages_unfinished_id"):
         assert "queued" in found[name]
@@ -76,6 +78,8 @@ async def test_partial_indexes_are_partial(database: Database) -> None:
         assert "complete" not in found[name]
     assert "published_at is null" in found["ix_outbox_unpublished_sequence"]
     assert "purge_at is not null" in found["ix_chat_sessions_unpurged_purge_at"]
+    assert "deleted_at is null" in found["ix_chat_sessions_kept_updated_at"]
+    assert "erasing_since is not null" in found["ix_users_erasing_erasing_since"]
 
 
 async def test_migrations_can_be_taken_down_again(database_url: str) -> None:

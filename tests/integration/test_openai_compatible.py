@@ -261,7 +261,7 @@ async def test_whether_a_server_goes_on_is_asked_once(reply: Reply, proved: bool
 async def test_a_server_that_does_not_say_is_asked_again(reply: Step) -> None:
     yes = Reply(200, {"prompt": f"{TEMPLATED}So far: 1, 2,\n3 and "})
     async with (
-        scripted_model(yes, first=[[reply]]) as server,
+        scripted_model(yes, first=[[reply]], by_path={}) as server,
         model_at(server.base_url) as model,
     ):
         request = asking("Count.", kept="1, ")

@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from redis.asyncio import Redis
 
-from app.composition import utc_now
 from app.db.engine import Database
+from app.ending import end
 from app.streams import keys
 from app.streams.election import Election
 from app.streams.jobs import JobQueue
@@ -34,7 +34,6 @@ class _Looking:
             election=Election(redis, key=keys.RECONCILER, node_id="worker-1", ttl_ms=6000),
             period_seconds=_PERIOD_SECONDS,
             metrics=create_metrics(),
-            clock=utc_now,
             monotonic=lambda: self.seconds,
         )
 
@@ -73,7 +72,7 @@ async def test_a_question_that_is_queued_between_two_looks_is_not_queued_again(
 ) -> None:
     accepted = await talker.ask()
     assert await looking.look() == 0
-    await looking.jobs.enqueue("s-1", accepted.assistant_message.message_id)
+    await looking.jobs.enqueue("s-1", accepted.assistant_message.message_id, "ada")
     assert [await looking.look() for _ in range(3)] == [0, 0, 0]
     assert await looking.jobs.depth() == 1
 
@@ -84,7 +83,7 @@ async def test_a_job_that_is_lost_again_is_missed_anew(
     """Between two losses it was covered: that it was not, before, does not count."""
     accepted = await talker.ask()
     await looking.look()
-    await looking.jobs.enqueue("s-1", accepted.assistant_message.message_id)
+    await looking.jobs.enqueue("s-1", accepted.assistant_message.message_id, "ada")
     await looking.look()
     await redis.flushall()
     assert [await looking.look() for _ in range(2)] == [0, 1]
@@ -99,5 +98,4 @@ async def test_it_looks_again_and_again_by_itself(talker: Talker, redis: Redis) 
     async with asyncio.timeout(10):
         while await looking.jobs.covered() != {accepted.assistant_message.message_id}:
             looking.seconds += 1
-    running.cancel()
-    await asyncio.wait((running,))
+    await end(running)

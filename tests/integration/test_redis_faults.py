@@ -55,7 +55,7 @@ async def test_a_flush_that_a_full_disk_refuses_is_not_a_lost_lease(
         with pytest.raises(Unavailable):
             await writing.write("far")
         with pytest.raises(Unavailable):
-            await log.renew([(writing.lease, writing.answer)], 60_000)
+            await log.renew([(writing.lease, writing.answer, 1)], 60_000)
         await redis.config_set("save", "")
         assert await writing.write_again() is AppendOutcome.OK
         snapshot = await log.snapshot("s-1")

@@ -15,6 +15,7 @@ from app.domain.errors import Unavailable
 from app.domain.events import SessionChanged, Start, new_entry
 from app.domain.lease import Lease
 from app.domain.position import BEFORE_ALL
+from app.models.client import Reasoning
 from app.streams import keys
 from app.streams.connection import connect
 from app.streams.link import Part
@@ -67,7 +68,7 @@ class TestLifetimes:
             name(_SESSION) for name in (keys.log, keys.active, keys.token, keys.owner, keys.partial)
         )
         await scribe.rename("Title")
-        await self._check(redis, log)
+        await self._check(redis, log, active)
         answer = await scribe.ask()
         await self._check(redis, log, active)
         claimed = await scribe.log.claim(_SESSION, answer, "worker-1", LEASE_MS)
@@ -77,15 +78,16 @@ class TestLifetimes:
         await self._check(redis, log, active, token, owner)
         await writing.write("one")
         await self._check(redis, log, active, token, owner, partial)
-        await writing.write("two")
-        await self._check(redis, log, active, token, owner, partial)
-        await scribe.log.cancel(_SESSION, answer)
+        await writing.write(Reasoning("why"), "two")
+        reasoning = keys.reasoning(_SESSION)
+        await self._check(redis, log, active, token, owner, partial, reasoning)
+        await scribe.log.cancel(_SESSION, answer, 1)
         cancel = keys.cancel(_SESSION, answer)
-        await self._check(redis, log, active, token, owner, partial, cancel)
+        await self._check(redis, log, active, token, owner, partial, reasoning, cancel)
         await scribe.log.release(writing.lease)
         again = await scribe.begin(answer)
         assert again is not None
-        await self._check(redis, log, active, token, owner, partial, cancel)
+        await self._check(redis, log, active, token, owner, partial, reasoning, cancel)
         await again.finish()
         # What is left of the answer is which run of the server wrote it.
         await self._check(redis, log, active, token)
@@ -102,13 +104,13 @@ class TestLifetimes:
         self, scribe: Scribe, redis: Redis
     ) -> None:
         writing = await _writing(scribe)
-        await writing.write("so far")
+        await writing.write(Reasoning("why"), "so far")
         for name in await redis.keys():
             await redis.pexpire(name, 5_000)
-        await scribe.log.renew([(writing.lease, writing.answer)], 9_000)
+        await scribe.log.renew([(writing.lease, writing.answer, 1)], 9_000)
         lifetimes = await _lifetimes(redis)
         assert 5_000 < lifetimes.pop(keys.owner(_SESSION)) <= 9_000
-        assert len(lifetimes) == 4
+        assert len(lifetimes) == 5
         assert all(milliseconds > 50_000 for milliseconds in lifetimes.values()), lifetimes
 
     async def test_a_lease_is_named_and_timed_as_it_was_asked_for(
@@ -124,10 +126,10 @@ class TestLifetimes:
         self, scribe: Scribe, redis: Redis
     ) -> None:
         writing = await _writing(scribe)
-        await writing.write("text")
-        await scribe.log.cancel(_SESSION, writing.answer)
+        await writing.write(Reasoning("why"), "text")
+        await scribe.log.cancel(_SESSION, writing.answer, 1)
         names = [os.fsdecode(key) for key in await redis.keys()]
-        assert len(names) == 6
+        assert len(names) == 7
         tags = {name[name.index("{") + 1 : name.index("}")] for name in names}
         assert tags == {_SESSION}
 
@@ -149,13 +151,13 @@ class TestForgottenScripts:
         scribe.log = log
         writing = await _writing(scribe)
         assert await writing.write("one ", "two") is AppendOutcome.OK
-        outcomes = await log.renew([(writing.lease, writing.answer)], LEASE_MS)
+        outcomes = await log.renew([(writing.lease, writing.answer, 1)], LEASE_MS)
         assert outcomes == [AppendOutcome.OK]
         await log.release(writing.lease)
         again = await scribe.begin(writing.answer, "worker-2")
         assert again is not None
         assert again.text == "one two"
-        assert await log.cancel(_SESSION, writing.answer) == "worker-2"
+        assert await log.cancel(_SESSION, writing.answer, 1) == "worker-2"
         assert (await log.snapshot(_SESSION)).active.text == "one two"
         assert await again.finish() is AppendOutcome.OK
         await scribe.rename("Title")
@@ -237,7 +239,7 @@ class TestRefusals:
                 scribe = Scribe(log, _SESSION)
                 writing = await _writing(scribe)
                 assert await writing.write("one ", "two") is AppendOutcome.OK
-                assert await log.cancel(_SESSION, writing.answer) == "worker-1"
+                assert await log.cancel(_SESSION, writing.answer, 1) == "worker-1"
                 assert await writing.finish() is AppendOutcome.OK
                 assert len((await log.read(_SESSION, BEFORE_ALL, 100)).entries) == 5
             finally:
@@ -263,10 +265,10 @@ _CALLS: dict[str, Callable[[RedisSessionLog], Awaitable[object]]] = {
         _LEASE, "a-1", 1, kept="", entries=[_START], entries_if_unknown=[]
     ),
     "append": lambda log: log.append([AppendBatch(_LEASE, "a-1", 1, 0, "x", [_START])]),
-    "renew": lambda log: log.renew([(_LEASE, "a-1")], LEASE_MS),
+    "renew": lambda log: log.renew([(_LEASE, "a-1", 1)], LEASE_MS),
     "finish": lambda log: log.finish(_LEASE, "a-1", 1, _ENTRY),
     "release": lambda log: log.release(_LEASE),
-    "cancel": lambda log: log.cancel(_SESSION, "a-1"),
+    "cancel": lambda log: log.cancel(_SESSION, "a-1", 1),
     "snapshot": lambda log: log.snapshot(_SESSION),
     "read": lambda log: log.read(_SESSION, BEFORE_ALL, 10),
     "tails": lambda log: log.tails([_SESSION]),

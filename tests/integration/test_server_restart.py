@@ -114,7 +114,7 @@ async def test_a_lease_and_a_stop_outlive_the_server(restarted: _Restarted) -> N
     answer = await scribe.ask()
     claimed = await restarted.log.claim(_SESSION, answer, "worker-1", 60_000)
     assert isinstance(claimed, Claimed)
-    await restarted.log.cancel(_SESSION, answer)
+    await restarted.log.cancel(_SESSION, answer, 1)
     await restarted.kill_and_start()
     assert await restarted.again(lambda: scribe.begin(answer, "worker-2")) is None
     await restarted.end_lease()

@@ -37,6 +37,7 @@ from app.domain.lease import Lease
 from app.domain.messages import Message, Status
 from app.domain.position import BEFORE_ALL, Position
 from app.domain.resume import judge
+from app.models.client import Reasoning
 from app.streams.publication import parse_publication
 from app.streams.session_log import (
     AppendBatch,
@@ -57,9 +58,8 @@ _MAX_ENTRIES = 12
 _LEASE_MS = 600_000  # a lease ends when the walk says so, however slow the machine
 _FINAL = st.sampled_from([Status.COMPLETE, Status.CANCELLED, Status.FAILED])
 _WORKERS = st.sampled_from(["worker-1", "worker-2"])
-_PIECES = st.lists(
-    st.text(st.characters(exclude_categories=["Cs"]), max_size=3), min_size=1, max_size=6
-)
+_TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=3)
+_PIECES = st.lists(_TEXTS | _TEXTS | _TEXTS.filter(bool).map(Reasoning), min_size=1, max_size=6)
 
 _Found = TypeVar("_Found")
 
@@ -221,7 +221,7 @@ class SessionLogs(RuleBasedStateMachine):
 
     @precondition(lambda self: self.valkey.writings)
     @rule(data=st.data(), pieces=_PIECES)
-    def write(self, data: st.DataObject, pieces: list[str]) -> None:
+    def write(self, data: st.DataObject, pieces: list[str | Reasoning]) -> None:
         which = self._which_writing(data)
 
         async def write(side: _Side) -> AppendOutcome:
@@ -265,15 +265,15 @@ class SessionLogs(RuleBasedStateMachine):
     def renew(self) -> None:
         self.both(
             lambda side: side.log.renew(
-                [(writing.lease, writing.answer) for writing in side.writings], _LEASE_MS
+                [(each.lease, each.answer, each.attempt) for each in side.writings], _LEASE_MS
             )
         )
 
     @precondition(lambda self: self.valkey.scribe.messages)
-    @rule(data=st.data())
-    def cancel(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), attempt=st.integers(0, 6))
+    def cancel(self, data: st.DataObject, attempt: int) -> None:
         answer = data.draw(st.sampled_from(sorted(self.valkey.scribe.messages)))
-        self.both(lambda side: side.log.cancel(_SESSION, answer))
+        self.both(lambda side: side.log.cancel(_SESSION, answer, attempt))
 
     # What goes wrong.
 
@@ -360,6 +360,7 @@ class SessionLogs(RuleBasedStateMachine):
             active = snapshot.active
             assert (active.message_id, active.attempt) == self.started
             assert client.text(active.message_id) == active.text
+            assert client.reasoning(active.message_id) == (active.reasoning or None)
 
     def whole(self, client: ContractClient) -> None:
         """Give the whole state, as ``Reading`` reads it."""

@@ -48,10 +48,13 @@ class ContractClient:
             case "start":
                 self.starts.append(data)
                 self._answer(data["message_id"]).update(
-                    content=data["content"], attempt=data["attempt"], is_complete=False
+                    content=data["content"],
+                    reasoning=data["reasoning"],
+                    attempt=data["attempt"],
+                    is_complete=False,
                 )
-            case "chunk":
-                self._append(data)
+            case "chunk" | "reasoning":
+                self._append("content" if kind == "chunk" else kind, data)
             case "session":
                 pass
             case _:
@@ -75,17 +78,23 @@ class ContractClient:
                 raise ContractBreachError(f"{event_id} came after {self.position}")
         self.position = event_id
 
-    def _append(self, data: dict[str, Any]) -> None:
+    def reasoning(self, message_id: str) -> str | None:
+        """Give what this client shows of the thoughts before a message."""
+        reasoning: str | None = self._answer(message_id)["reasoning"]
+        return reasoning
+
+    def _append(self, field: str, data: dict[str, Any]) -> None:
         answer = self._answer(data["message_id"])
-        have = len(answer["content"])
-        if data["offset"] > have:
-            raise ContractBreachError(f"a hole: {data['offset']} after {have} characters")
-        if data["offset"] == have:
-            answer["content"] += data["chunk"]
+        text = answer[field] or ""
+        if data["offset"] > len(text):
+            raise ContractBreachError(f"a hole: {data['offset']} after {len(text)} characters")
+        if data["offset"] == len(text):
+            answer[field] = text + data["chunk"]
 
     def _answer(self, message_id: str) -> dict[str, Any]:
         return self.messages.setdefault(
-            message_id, {"message_id": message_id, "content": "", "is_complete": False}
+            message_id,
+            {"message_id": message_id, "content": "", "reasoning": None, "is_complete": False},
         )
 
 

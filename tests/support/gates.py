@@ -36,6 +36,8 @@ class Leave(enum.Enum):
     """It is not carried out (or its reply is lost), and its caller is told that it may not be."""
     LATE = enum.auto()
     """Its caller is told that it failed, and it is carried out at some later moment."""
+    TWICE = enum.auto()
+    """It is carried out, its reply arrives, and at some later moment it is carried out again."""
 
 
 class StageLoop(asyncio.SelectorEventLoop):
@@ -95,6 +97,8 @@ class Process:
         if leave is Leave.LATE:
             self._gates.late.append((f"{self.name} {what}", act))
             raise Unavailable
+        if leave is Leave.TWICE:
+            self._gates.late.append((f"{self.name} {what} again", act))
         found = await self._gates.carry_out(act)
         if leave is Leave.HOLD_REPLY and await self.ask_leave(f"reply of {what}") is not Leave.GO:
             raise Unavailable
@@ -125,6 +129,10 @@ class Gates:
         self._carried_out += 1
         try:
             return await act()
+        except AssertionError as breach:
+            # Whoever made the call might take it for a failure of its own, and go on.
+            self.crashes.append(breach)
+            raise
         finally:
             self._carried_out -= 1
 

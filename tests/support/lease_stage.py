@@ -33,6 +33,7 @@ from app.telemetry import create_metrics
 from tests.support.contract_client import ContractClient
 from tests.support.conversations import new_id
 from tests.support.gates import GatedDatabase, GatedLog, Gates, Process, StageLoop
+from tests.support.lease_witness import Witness
 from tests.support.scribe import tell
 from tests.support.session_logs import MemoryUnderTest
 from workers.generation import answering as answering_module
@@ -80,7 +81,8 @@ class SteppedModel:
 
     async def generate(self, request: GenerationRequest) -> Pieces:
         for piece in PIECES[len(request.kept.split()) :]:
-            await self._process.ask_leave("model")
+            if piece != PIECES[1]:  # which comes with the one before: a batch of more than one
+                await self._process.ask_leave("model")
             yield f"{piece}({self._process.name})"
         yield Finished(None, "stop")
 
@@ -97,7 +99,7 @@ class Jobs:
     async def depth(self) -> int:
         return 0
 
-    async def enqueue(self, _session_id: str, message_id: str) -> None:
+    async def enqueue(self, _session_id: str, message_id: str, _user_id: str) -> None:
         self.open[message_id] = None
 
 
@@ -171,7 +173,7 @@ class StagedWorker:
 
     async def _renew(self, held: HeldAnswer) -> None:
         with contextlib.suppress(ChatError):
-            renewing = [(held.lease, held.job.message_id)]
+            renewing = [(held.lease, held.job.message_id, held.attempt)]
             (outcome,) = await self._log.renew(renewing, LEASE_MS)
             if outcome in INTERRUPTIONS:
                 held.interrupt(INTERRUPTIONS[outcome])
@@ -199,15 +201,22 @@ class LeaseStage:
         self, gates: Gates, log: SessionLog, database_url: str, *, continues: bool
     ) -> None:
         self.gates = gates
-        self.log = log
+        self.witness = Witness(
+            log,
+            SESSION,
+            continues=continues,
+            clock=gates.loop.time if isinstance(log, MemorySessionLog) else None,
+        )
+        self.log = self.witness.log
         self.database = Database(database_url)
         self.continues = continues
         self.metrics = create_metrics()
         self.jobs = Jobs()
-        self.reading = Reading(self.database, log)
+        self.reading = Reading(self.database, self.log)
         self.reader = ContractClient()
-        self.stopped: set[tuple[str, int]] = set()
-        """Answers, and how often they had been asked for, whose stop was accepted."""
+        """Reads after every step."""
+        self.sleeper = ContractClient()
+        """Reads now and then, and resumes from where it had been."""
         self._names = 0
         self._patches = contextlib.ExitStack()
         clock = SimpleNamespace(monotonic=gates.loop.time)
@@ -273,23 +282,18 @@ class LeaseStage:
     def ask_again(self, message_id: str) -> None:
         self.web.begin(_quietly(self.chat().regenerate(CALLER, message_id)))
 
-    def stop(self, message_id: str, times_asked: int) -> None:
-        async def stop() -> None:
-            _, accepted = await self.chat().cancel(CALLER, message_id)
-            if accepted:
-                self.stopped.add((message_id, times_asked))
+    def stop(self, message_id: str) -> None:
+        self.web.begin(_quietly(self.chat().cancel(CALLER, message_id)))
 
-        self.web.begin(_quietly(stop()))
-
-    async def read(self) -> None:
-        """Let the reader take all there is, as a node would give it; it refuses what is wrong."""
+    async def read(self, reader: ContractClient) -> None:
+        """Let a reader take all there is, as a node would give it; it refuses what is wrong."""
         while True:
-            position = self.reader.position
+            position = reader.position
             after = BEFORE_ALL if position is None else Position.parse(position)
             held = await self.log.read(SESSION, after, 1000)
             reason = judge(after, held.first, held.last, original=held.original)
             if position is not None and reason is None:
-                tell(self.reader, held.entries)
+                tell(reader, held.entries)
                 return
             with contextlib.suppress(ChatError):
                 page = await self.reading.whole(SESSION, CALLER.user_id)
@@ -298,7 +302,7 @@ class LeaseStage:
                     "position": page.position,
                     "reason": "initial" if reason is None else reason.value,
                 }
-                self.reader.apply(page.position, "history", frame)
+                reader.apply(page.position, "history", frame)
             return
 
     async def processes_end(self, processes: Sequence[Process]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from tests.support.nodes import Cluster, Node, ask, messages, read_stream, runni
 from tests.support.web import SECRET, token
 
 _FIRST_EVENTS = 15
+PASSWORD: Final = "correct horse battery"
 _APP = Path(__file__).parents[2] / "app"
 _LONG_WORD = "Donaudampfschifffahrtsgesellschaft" * 9
 _WIDE = f"""\
@@ -81,7 +83,7 @@ Lead = Callable[[Page, Stage], Awaitable[None]]
 async def running_stage(directory: Path) -> AsyncIterator[Stage]:
     """Start the server and play the conversations; one goes on until the end of the block."""
     async with running_cluster(
-        directory, web=1, workers=1, DEMO_DELAY_MS="1", JWT_SECRET=SECRET
+        directory, web=1, workers=1, DEMO_DELAY_MS="1", JWT_SECRET=SECRET, SIGN_UP="open"
     ) as cluster:
         node = cluster.web[0]
         complete = await ask(node, f"{_LONG_WORD} and what else is wide?")
@@ -222,6 +224,33 @@ async def _reference(page: Page, stage: Stage) -> None:
     await expect(page.get_by_role("heading", name="API reference")).to_be_visible()
 
 
+async def _sign_in_refused(page: Page, stage: Stage) -> None:
+    await page.goto(f"{stage.url}/sign-in?next=/account")
+    await page.get_by_label("Name").fill(f"{_LONG_WORD[:200]}-{uuid.uuid4().hex}")
+    await page.get_by_label("Password").fill("a guess")
+    await page.get_by_role("button", name="Sign in").click()
+    await expect(page.get_by_text("is not right")).to_be_visible()
+
+
+async def _sign_up(page: Page, stage: Stage) -> None:
+    await page.goto(f"{stage.url}/sign-up")
+    await expect(page.get_by_role("button", name="Make the account")).to_be_visible()
+
+
+async def _signed_in(page: Page, stage: Stage) -> None:
+    await _sign_up(page, stage)
+    await page.get_by_label("Name").fill(f"W{uuid.uuid4().hex}{'W' * 31}")
+    await page.get_by_label("Password").fill(PASSWORD)
+    await page.get_by_role("button", name="Make the account").click()
+    await page.wait_for_url(f"{stage.url}/")
+
+
+async def _account(page: Page, stage: Stage) -> None:
+    await _signed_in(page, stage)
+    await page.goto(f"{stage.url}/account")
+    await expect(page.get_by_role("heading", name="Change the password")).to_be_visible()
+
+
 def _problem(error: Exception) -> Lead:
     """Show the page of a problem that no address leads to, with the headers of any page."""
 
@@ -268,4 +297,8 @@ STATES: Final[dict[str, Lead]] = {
     "overloaded": _problem(Overloaded()),
     "internal error": _problem(RuntimeError()),
     "reference": _reference,
+    "sign-in refused": _sign_in_refused,
+    "sign-up": _sign_up,
+    "signed in": _signed_in,
+    "account": _account,
 }

@@ -61,8 +61,19 @@ class PostgresqlServer:
 
     def restart(self) -> None:
         """End the server as a crash of its machine's would, without a checkpoint, and start it."""
-        log = str(self._socket_directory / "log")
-        self._commands.run("pg_ctl", "restart", "-w", "-m", "immediate", "-l", log)
+        self._commands.run("pg_ctl", "restart", "-w", "-m", "immediate", "-l", self._log())
+
+    def stop(self) -> None:
+        """End it likewise, and leave it so until ``start``."""
+        self._commands.run("pg_ctl", "stop", "-w", "-m", "immediate")
+
+    def start(self) -> None:
+        """Start it as it was started first; all that was committed is there."""
+        options = _options(self._socket_directory)
+        self._commands.run("pg_ctl", "start", "-w", "-o", options, "-l", self._log())
+
+    def _log(self) -> str:
+        return str(self._socket_directory / "log")
 
     def _execute(self, statement: sql.Composed) -> None:
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
@@ -78,18 +89,22 @@ def postgresql_running() -> Iterator[PostgresqlServer]:
         commands = _Commands(home, _installation())
         try:
             commands.run("initdb", "--no-sync", "--no-locale", "--encoding=UTF8", "-U", "postgres")
-            # Losing power is not among the tests.
-            options = f"-c listen_addresses='' -c fsync=off -c unix_socket_directories='{home}'"
-            commands.run("pg_ctl", "start", "-w", "-o", options, "-l", str(home / "log"))
+            server = PostgresqlServer(home, commands)
+            server.start()
         except (OSError, subprocess.SubprocessError) as error:
             seen = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
             raise PostgresqlUnavailableError(
                 f"PostgreSQL does not start: {seen[-1] if seen else error}"
             ) from error
         try:
-            yield PostgresqlServer(home, commands)
+            yield server
         finally:
-            commands.run("pg_ctl", "stop", "-w", "-m", "immediate")
+            server.stop()
+
+
+def _options(socket_directory: Path) -> str:
+    # Losing power is not among the tests.
+    return f"-c listen_addresses='' -c fsync=off -c unix_socket_directories='{socket_directory}'"
 
 
 def _installation() -> Path:

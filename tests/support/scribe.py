@@ -8,9 +8,10 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
-from app.domain.events import Chunk, Entry, SessionChanged, Start, new_entry
+from app.domain.events import Chunk, Entry, SessionChanged, Start, Thought, new_entry
 from app.domain.lease import Lease
 from app.domain.messages import Message, Role, Status
+from app.models.client import Reasoning
 from app.streams.session_log import (
     ActiveAnswer,
     AppendBatch,
@@ -60,6 +61,7 @@ class Scribe:
             status=Status.QUEUED,
             is_complete=False,
             content="",
+            reasoning=None,
             # As ``accept_regeneration`` does: what comes late of the answer before is older.
             attempt=self.messages[answer].attempt + 1,
             completed_at=None,
@@ -94,28 +96,39 @@ class Scribe:
 
         ``remembered`` is what the worker itself had in a log that was lost.
         """
-        kept = max(claimed.active.text if claimed.active else "", remembered, key=len)
+        text = claimed.active.text if claimed.active else ""
+        kept = max(text, remembered, key=len) if keep else ""
+        # What was thought stays with the text that it led to.
+        thoughts = claimed.active.reasoning if claimed.active and kept and kept == text else ""
         stored = self.messages[answer]
         stored = replace(stored, status=Status.STREAMING, attempt=stored.attempt + 1)
         self.messages[answer] = stored
-        writing = Writing(self, claimed.lease, answer, stored.attempt, kept if keep else "")
+        writing = Writing(self, claimed.lease, answer, stored.attempt, kept=kept, thoughts=thoughts)
         writing.outcome = await self.log.start(
             claimed.lease,
             answer,
             stored.attempt,
-            kept=writing.text,
-            entries=[new_entry(Start(answer, stored.attempt, "demo", writing.text))],
+            kept=kept,
+            kept_reasoning=thoughts,
+            entries=[new_entry(Start(answer, stored.attempt, "demo", kept, thoughts or None))],
             entries_if_unknown=[new_entry(self.messages[answer.replace("a-", "q-")])],
         )
         return writing
 
-    def store_final(self, answer: str, attempt: int, status: Status, text: str) -> Message | None:
+    def store_final(
+        self, answer: str, attempt: int, status: Status, text: str, thoughts: str = ""
+    ) -> Message | None:
         """Store a final state, unless a newer attempt or a final state is stored."""
         stored = self.messages.get(answer)
         if stored is None or stored.is_complete or stored.attempt != attempt:
             return None
         stored = replace(
-            stored, status=status, is_complete=True, content=text, completed_at=_MOMENT
+            stored,
+            status=status,
+            is_complete=True,
+            content=text,
+            reasoning=thoughts or None,
+            completed_at=_MOMENT,
         )
         self.messages[answer] = stored
         return stored
@@ -145,34 +158,54 @@ class Scribe:
 class Writing:
     """One attempt at an answer, under one lease."""
 
-    def __init__(self, scribe: Scribe, lease: Lease, answer: str, attempt: int, kept: str) -> None:
+    def __init__(
+        self,
+        scribe: Scribe,
+        lease: Lease,
+        answer: str,
+        attempt: int,
+        *,
+        kept: str,
+        thoughts: str,
+    ) -> None:
         self.lease = lease
         self.answer = answer
         self.attempt = attempt
         self.text = kept
         """What the log has of the answer as far as this attempt knows."""
+        self.thoughts = thoughts
+        """What it has of the reasoning, likewise."""
         self.index = 0
         self.outcome = AppendOutcome.OK
         """What became of the last write."""
         self._scribe = scribe
         self._sent: AppendBatch | None = None
 
-    def batch(self, *pieces: str) -> AppendBatch:
+    def batch(self, *pieces: str | Reasoning) -> AppendBatch:
         """Make the flush of pieces that comes next, without sending it."""
-        offset = len(self.text)
+        text = thoughts = ""
         entries = []
         for index, piece in enumerate(pieces, self.index):
-            entries.append(new_entry(Chunk(self.answer, self.attempt, index, offset, piece)))
-            offset += len(piece)
-        text = "".join(pieces)
-        return AppendBatch(self.lease, self.answer, self.attempt, self.index, text, entries)
+            if isinstance(piece, Reasoning):
+                offset = len(self.thoughts) + len(thoughts)
+                entry = new_entry(Thought(self.answer, self.attempt, offset, piece.text))
+                thoughts += piece.text
+            else:
+                offset = len(self.text) + len(text)
+                entry = new_entry(Chunk(self.answer, self.attempt, index, offset, piece))
+                text += piece
+            entries.append(entry)
+        return AppendBatch(
+            self.lease, self.answer, self.attempt, self.index, text, entries, thoughts
+        )
 
-    async def write(self, *pieces: str) -> AppendOutcome:
+    async def write(self, *pieces: str | Reasoning) -> AppendOutcome:
         """Append pieces in one flush."""
         self._sent = self.batch(*pieces)
         (self.outcome,) = await self._scribe.log.append([self._sent])
         if self.outcome is AppendOutcome.OK:
             self.text += self._sent.text
+            self.thoughts += self._sent.reasoning
             self.index += len(pieces)
         return self.outcome
 
@@ -184,7 +217,9 @@ class Writing:
 
     async def finish(self, status: Status = Status.COMPLETE) -> AppendOutcome | None:
         """Store the final state, then tell it; None where a newer attempt has the word."""
-        final = self._scribe.store_final(self.answer, self.attempt, status, self.text)
+        final = self._scribe.store_final(
+            self.answer, self.attempt, status, self.text, self.thoughts
+        )
         if final is None:
             return None
         self.outcome = await self._scribe.log.finish(

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
+_OF_LLAMA = "/apply-template"
 CREDENTIALS = "somebody:a-password-in-the-address"
 
 
@@ -37,7 +38,13 @@ class Pause(NamedTuple):
     seconds: float
 
 
-Step = Reply | Hang | Cut | Pause | bytes
+class Until(NamedTuple):
+    """Be silent until the test says so."""
+
+    told: asyncio.Event
+
+
+Step = Reply | Hang | Cut | Pause | Until | bytes
 
 
 class Received(NamedTuple):
@@ -106,7 +113,8 @@ async def scripted_model(
     """Run the server on a free port of the loopback interface.
 
     The first connections play ``first``, one each, and all later ones ``steps``; a path that
-    ``by_path`` names has a script of its own.
+    ``by_path`` names has a script of its own. Without ``by_path`` it has no
+    address of llama.cpp's, as most servers, and what is asked there counts as nothing received.
     """
     scripts = iter(first)
     model = ScriptedModel()
@@ -114,8 +122,12 @@ async def scripted_model(
     async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             received = await _read(reader)
-            model.received.append(received)
             script = (by_path or {}).get(received.path)
+            if by_path is None and received.path.endswith(_OF_LLAMA):
+                # A worker asks for it at times of its own: no test is to depend on when.
+                await _write([Reply(404, {})], model, reader, writer)
+                return
+            model.received.append(received)
             if script is None:
                 script = next(scripts, steps)
             await _write(script, model, reader, writer)
@@ -169,6 +181,8 @@ async def _write(
                 return
             case Pause():
                 await asyncio.sleep(step.seconds)
+            case Until():
+                await step.told.wait()
             case bytes():
                 if not begun:
                     begun = True

@@ -32,6 +32,7 @@ class Stop(NamedTuple):
     node_id: str
     session_id: str
     message_id: str
+    attempt: int
 
 
 class LogUnderTest(Protocol):
@@ -153,9 +154,9 @@ class ValkeyUnderTest:
                 if told["data"] == marker:
                     return
                 if channel.startswith(keys.worker_channel("")):
-                    session_id, message_id = told["data"].decode().split(" ")
+                    session_id, message_id, attempt = told["data"].decode().split(" ")
                     node_id = channel.removeprefix(keys.worker_channel(""))
-                    self._stops.append(Stop(node_id, session_id, message_id))
+                    self._stops.append(Stop(node_id, session_id, message_id, int(attempt)))
                 elif channel != _MARKER:
                     self._published[keys.session_of_channel(channel)].append(told["data"])
 

@@ -30,6 +30,16 @@ from tests.support.waiting import eventually
 
 SECRET = "a secret for tests that is long enough for every HMAC there is, HS512 too"
 """64 bytes and more, so that a token may be signed by the right key with a wrong algorithm."""
+UNLIMITED: dict[str, Any] = {
+    "rate_limit_requests": 0,
+    "rate_limit_questions": 0,
+    "rate_limit_streams": 0,
+    "rate_limit_address": 0,
+    "rate_limit_frames": 0,
+    # A machine that stands still for a moment must not count as a Redis that does.
+    "rate_limit_timeout_seconds": 10.0,
+}
+"""A test asks as often as it likes, unless limits are what it is about."""
 _COMMAND = str(Path(sys.executable).with_name("throughline"))
 _TABLES = ("users", "chat_sessions", "messages", "outbox")
 
@@ -108,7 +118,7 @@ async def serving(
         "jwt_secret": SECRET,
         "node_id": "web-under-test",
         "demo_delay_ms": 1,
-    }
+    } | UNLIMITED
     settings = Settings(**values | overrides)
     try:
         if migrated:
@@ -121,6 +131,14 @@ async def serving(
                 yield node
     finally:
         await redis.stop()
+
+
+@asynccontextmanager
+async def beside(node: WebNode, **overrides: Any) -> AsyncIterator[WebNode]:
+    """Serve another node over what that one has, until the end of the block."""
+    settings = node.settings.model_copy(update={"node_id": "web-beside"} | overrides)
+    async with _served(settings, node.database, node.logged) as other:
+        yield other
 
 
 @asynccontextmanager
@@ -153,6 +171,7 @@ def _worker(settings: Settings) -> Iterator[None]:
         "REDIS_URL": settings.redis_address,
         "DATABASE_URL": settings.database_address,
         "DEMO_DELAY_MS": str(settings.demo_delay_ms),
+        "WORKER_CONCURRENCY": str(settings.worker_concurrency),
         "NODE_ID": "worker-under-test",
     }
     with (settings.data_dir / "worker.log").open("wb") as output:

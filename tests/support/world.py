@@ -21,6 +21,7 @@ from app.domain.events import new_entry
 from app.domain.frames import Bye, Entries, History
 from app.domain.messages import Message, Role, Status
 from app.domain.position import BEFORE_ALL, Position
+from app.models.client import Reasoning
 from app.streams.memory_log import MemorySessionLog
 from app.streams.session_log import AppendOutcome, Claimed
 from app.telemetry import Metrics
@@ -214,7 +215,7 @@ class World:
         self.lease = claimed.lease
         return claimed
 
-    def append(self, worker: str, pieces: Sequence[str]) -> None:
+    def append(self, worker: str, pieces: Sequence[str | Reasoning]) -> None:
         """Write on, and do what a worker does with the outcome."""
         writing = self.writing[worker]
         match self.run(writing.write(*pieces)):
@@ -232,7 +233,8 @@ class World:
         """End an answer that is to be stopped, as ``Settling`` does."""
         text = claimed.active.text if claimed.active else ""
         attempt = self.scribe.messages[answer].attempt
-        final = self.scribe.store_final(answer, attempt, Status.CANCELLED, text)
+        thoughts = claimed.active.reasoning if claimed.active else ""
+        final = self.scribe.store_final(answer, attempt, Status.CANCELLED, text, thoughts)
         assert final is not None
         self.finals.setdefault(answer, []).append(shown_as(final))
         self.run(self.log.finish(claimed.lease, answer, attempt, new_entry(final)))
@@ -240,7 +242,9 @@ class World:
 
     def store(self, worker: str, status: Status) -> None:
         writing = self.writing.pop(worker)
-        final = self.scribe.store_final(writing.answer, writing.attempt, status, writing.text)
+        final = self.scribe.store_final(
+            writing.answer, writing.attempt, status, writing.text, writing.thoughts
+        )
         if final is None:
             self.past.append(writing)
             return

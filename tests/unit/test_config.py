@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from app.config import LauncherSettings, Settings, SettingsError, WebSettings, environment_with
 
 SECRET = "a-secret-of-at-least-thirty-two-bytes"
+ORIGIN = "https://chat.example.org"
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 
 
@@ -48,6 +49,7 @@ def test_the_launcher_is_for_development_unless_told_otherwise(
     assert LauncherSettings().is_development
     monkeypatch.setenv("ENVIRONMENT", "production")
     monkeypatch.setenv("JWT_SECRET", SECRET)
+    monkeypatch.setenv("PUBLIC_ORIGIN", ORIGIN)
     assert not LauncherSettings().is_development
 
 
@@ -60,6 +62,12 @@ def test_variables_are_read_and_arguments_win(monkeypatch: pytest.MonkeyPatch) -
     assert Settings(port=8200).port == 8200
     assert Settings().redis_address == "redis://127.0.0.1:6379/0"
     assert Settings().database_address == "postgresql://127.0.0.1/throughline"
+
+
+def test_nobody_is_a_trusted_proxy_unless_named() -> None:
+    assert Settings().trusted_networks == ()
+    named = Settings(trusted_proxies="10.0.0.0/8, 192.0.2.7,::1").trusted_networks
+    assert [str(network) for network in named] == ["10.0.0.0/8", "192.0.2.7/32", "::1/128"]
 
 
 def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,6 +114,11 @@ def test_every_mistake_is_named_at_once() -> None:
         ("LEASE_TTL_SECONDS", "nan"),
         ("STREAM_HEARTBEAT_SECONDS", "inf"),
         ("FLUSH_INTERVAL_MS", "1001"),
+        ("RATE_LIMIT_REQUESTS", "-1"),
+        ("TRUSTED_PROXIES", "*"),
+        ("TRUSTED_PROXIES", "10.0.0.1/8"),
+        ("TRUSTED_PROXIES", "10.0.0.1,"),
+        ("TRUSTED_PROXIES", "proxy.example.org"),
         ("REDIS_URL", "http://127.0.0.1"),
         ("REDIS_URL", "redis://127.0.0.1:port"),
         ("DATABASE_URL", "sqlite://file.db"),
@@ -226,10 +239,45 @@ def test_no_message_and_no_repr_shows_a_secret() -> None:
 
 def test_production_needs_a_secret_where_tokens_are_checked() -> None:
     with pytest.raises(SettingsError, match=r"^JWT_SECRET: must be set in production"):
-        WebSettings()
-    assert WebSettings(jwt_secret=SecretStr(SECRET)).signing_key() == SECRET.encode()
+        WebSettings(public_origin=ORIGIN)
+    settings = WebSettings(jwt_secret=SecretStr(SECRET), public_origin=ORIGIN)
+    assert settings.signing_key() == SECRET.encode()
     with pytest.raises(SettingsError, match=r"^JWT_SECRET: must be set in production"):
         Settings().signing_key()
+
+
+def test_production_needs_to_know_where_browsers_find_it() -> None:
+    with pytest.raises(SettingsError, match=r"^PUBLIC_ORIGIN: must be set in production$"):
+        WebSettings(jwt_secret=SecretStr(SECRET))
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["*", "https://*", "https://*.example.org", "https://", "null", "chat.example.org"],
+)
+def test_an_origin_is_one_and_not_all_of_them(origin: str) -> None:
+    (line,) = mistakes(PUBLIC_ORIGIN=origin)
+    assert line.startswith("PUBLIC_ORIGIN: must be of the form https://host")
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "x" * 64,
+        "secret" * 8,
+        "abcabc12" * 5,
+        "change-me-change-me-change-me-now!",
+        "please CHANGE_THIS to something of your own",
+        "0123456789012345678901234567890123456789",
+    ],
+)
+def test_a_secret_that_anybody_would_guess_is_for_laptops_only(secret: str) -> None:
+    with pytest.raises(SettingsError) as raised:
+        WebSettings(jwt_secret=SecretStr(secret), public_origin=ORIGIN)
+    (line,) = raised.value.mistakes
+    assert line.startswith("JWT_SECRET: must be random")
+    assert secret not in line
+    WebSettings(environment="development", jwt_secret=SecretStr(secret))
 
 
 def test_development_makes_its_secret_once_for_its_owner_only() -> None:

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.errors import AnswerFailed
-from app.domain.messages import Role, storable
-from app.models.client import Finished, GenerationRequest, Turn
+from app.domain.messages import Role, Usage, storable
+from app.models.client import Finished, GenerationRequest, Reasoning, Turn
 from app.models.demo.canned import CannedAnswers
 from app.models.demo.model import DemoModel
 from app.models.demo.script import Stall, pieces_of, script_for
@@ -30,8 +30,10 @@ async def said(question: str, kept: str = "", *, delay_ms: int = 0) -> tuple[lis
         async for piece in answer:
             if isinstance(piece, Finished):
                 return pieces, piece
-            assert isinstance(piece, str), "the demo does not think"
-            pieces.append(piece)
+            if isinstance(piece, str):
+                pieces.append(piece)
+            else:
+                assert not pieces, "it thinks before it speaks"
     pytest.fail("there was no Finished")
 
 
@@ -45,7 +47,16 @@ questions = st.one_of(
     st.text(alphabet="ab \n\t\u2003é🙂", min_size=1).map(lambda text: f"/echo {text}"),
     st.integers(0, 40).map(lambda count: f"/count {count}"),
     st.sampled_from(
-        ["/markdown", "/help", "/count", "/stall 3 0", "hello", "some python, please", "a table"]
+        [
+            "/markdown",
+            "/help",
+            "/count",
+            "/stall 3 0",
+            "/think 4 9",
+            "hello",
+            "some python, please",
+            "a table",
+        ]
     ),
 )
 
@@ -136,6 +147,25 @@ async def test_the_pace_is_the_models_own_otherwise() -> None:
     assert time.monotonic() - begun >= 10 * 0.010 * 0.6
 
 
+@pytest.mark.parametrize(("kept", "thoughts"), [("", ["These", " words"]), ("1", [])])
+async def test_think_thinks_first_and_not_again_where_it_goes_on(
+    kept: str, thoughts: list[str]
+) -> None:
+    async with aclosing(DemoModel(delay_ms=0).generate(asking("/think 2 3", kept))) as answer:
+        pieces = [piece async for piece in answer]
+
+    said = [piece for piece in ("1", " 2", " 3") if piece != kept]
+    assert pieces[:-1] == [*map(Reasoning, thoughts), *said]
+    assert pieces[-1] == Finished(Usage(prompt_tokens=3, completion_tokens=5), "stop")
+
+
+async def test_think_keeps_the_pace_that_it_is_told() -> None:
+    begun = time.monotonic()
+    await said("/think 3 2 10", delay_ms=60_000)
+
+    assert 0.045 <= time.monotonic() - begun < 10
+
+
 async def test_fail_fails_after_the_pieces_that_were_asked_for() -> None:
     async with aclosing(DemoModel(delay_ms=0).generate(asking("/fail 3"))) as answer:
         assert [await anext(answer) for _ in range(3)] == ["These", " words", " are"]
@@ -198,6 +228,9 @@ async def test_a_silence_that_lies_before_what_was_kept_is_not_repeated() -> Non
         ("/stall 3 3601", "/stall AFTER_CHUNKS SECONDS"),
         ("/stall 3 1e3", "/stall AFTER_CHUNKS SECONDS"),
         ("/markdown please", "/markdown"),
+        ("/think 5", "/think M N [DELAY_MS]"),
+        ("/think 5 5 60001", "/think M N [DELAY_MS]"),
+        ("/think 5 5 5 5", "/think M N [DELAY_MS]"),
     ],
 )
 async def test_wrong_arguments_are_answered_with_the_right_ones(question: str, form: str) -> None:
@@ -211,7 +244,7 @@ async def test_wrong_arguments_are_answered_with_the_right_ones(question: str, f
 async def test_help_and_an_unknown_command_list_all_commands(question: str) -> None:
     answer = await text_of(question)
 
-    for form in ("/echo TEXT", "/count N", "/markdown", "/fail AFTER_CHUNKS", "/stall"):
+    for form in ("/echo TEXT", "/count N", "/markdown", "/think M", "/fail AFTER_CHUNKS", "/stall"):
         assert form in answer
 
 

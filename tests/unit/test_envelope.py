@@ -188,3 +188,14 @@ def test_payloads_are_one_line_of_json() -> None:
 
     assert b"\n" not in event.payload
     assert b"\r" not in event.payload
+
+
+def test_a_sign_in_belongs_to_a_user_and_to_no_session() -> None:
+    event = BUILDER.user_signed_in(user_id="ada", sign_in_id="i-1", via="password", now=NOW)
+    assert (event.topic, event.key, event.event_type) == ("chat-events", "ada", "USER_SIGNED_IN")
+    assert msgspec.json.decode(event.payload) == CHAT | {
+        "eventType": "USER_SIGNED_IN",
+        "sessionId": None,
+        "conversationId": None,
+        "metadata": {"nodeId": "node-1", "duration": None, "signInId": "i-1", "via": "password"},
+    }

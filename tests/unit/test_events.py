@@ -16,6 +16,7 @@ from app.domain.events import (
     EventType,
     SessionChanged,
     Start,
+    Thought,
     new_entry,
     tells_deletion,
 )
@@ -72,7 +73,18 @@ def test_any_json_reader_finds_the_same_text(text: str) -> None:
         (
             Start("m", 2, "demo", "kept"),
             EventType.START,
-            {"message_id": "m", "attempt": 2, "model": "demo", "content": "kept"},
+            {
+                "message_id": "m",
+                "attempt": 2,
+                "model": "demo",
+                "content": "kept",
+                "reasoning": None,
+            },
+        ),
+        (
+            Thought("m", 2, 5, "why"),
+            EventType.REASONING,
+            {"message_id": "m", "attempt": 2, "offset": 5, "chunk": "why"},
         ),
         (
             Chunk("m", 2, 3, 14, "text"),
@@ -87,7 +99,7 @@ def test_any_json_reader_finds_the_same_text(text: str) -> None:
     ],
 )
 def test_an_entry_says_what_the_contract_names(
-    data: Start | Chunk | SessionChanged, kind: EventType, said: dict[str, Any]
+    data: Start | Chunk | Thought | SessionChanged, kind: EventType, said: dict[str, Any]
 ) -> None:
     made = new_entry(data)
     assert made.type == kind.value == kind
@@ -111,7 +123,7 @@ def test_a_message_has_every_member_of_the_contract() -> None:
     assert made.type == "message"
     assert set(json.loads(made.data)) == {
         "message_id", "session_id", "role", "content", "status", "is_complete", "attempt", "model",
-        "created_at", "completed_at", "error", "usage",
+        "created_at", "completed_at", "error", "usage", "reasoning",
     }  # fmt: skip
 
 

@@ -33,7 +33,7 @@ def test_over_the_log_in_memory(sqlite_template: Path) -> None:
     class Machine(LeaseMachine):
         template = sqlite_template
 
-    _look(Machine, examples=100)
+    _look(Machine, examples=60)
 
 
 @pytest.mark.slow

@@ -81,9 +81,9 @@ async def test_models_of_one_host_and_port_share_a_circuit() -> None:
     assert b.name == "B"
     assert [one.circuit for one in (a, b)] == [a.circuit] * 2
     assert models.conditions() == [
-        ModelCondition("a", CircuitState.OPEN, 0, 0),
-        ModelCondition("b", CircuitState.OPEN, 0, 0),
-        ModelCondition("c", CircuitState.CLOSED, 0, 0),
+        ModelCondition("a", CircuitState.OPEN, 0, 0, False),
+        ModelCondition("b", CircuitState.OPEN, 0, 0, False),
+        ModelCondition("c", CircuitState.CLOSED, 0, 0, False),
     ]
     await models.close()
 

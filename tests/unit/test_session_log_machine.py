@@ -23,6 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from app.domain.events import new_entry
 from app.domain.messages import Status
 from app.domain.position import BEFORE_ALL, Position
+from app.models.client import Reasoning
 from app.streams.session_log import AppendOutcome
 from app.telemetry import create_metrics
 from tests.support.contract_client import ContractClient
@@ -33,7 +34,8 @@ from tests.support.world import World, shown_as
 _EXAMPLES = int(os.environ.get("MACHINE_EXAMPLES", "0"))
 
 _CHARACTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\x00")
-_PIECES = st.lists(st.text(_CHARACTERS, max_size=4), min_size=1, max_size=5)
+_TEXTS = st.text(_CHARACTERS, max_size=4)
+_PIECES = st.lists(_TEXTS | _TEXTS | _TEXTS.filter(bool).map(Reasoning), min_size=1, max_size=5)
 _EPOCHS = (0, 1, 1000, 1001, 10**15)
 _NEVER = 10_000
 """Further than any log comes: a made-up position must not come true meanwhile."""
@@ -52,7 +54,7 @@ class SessionLogMachine(RuleBasedStateMachine, World):
 
     @precondition(lambda self: self.scribe.unfinished is None)
     @rule(text=st.text(_CHARACTERS, min_size=1, max_size=4), pieces=_PIECES)
-    def ask(self, text: str, pieces: Sequence[str] = ()) -> None:
+    def ask(self, text: str, pieces: Sequence[str | Reasoning] = ()) -> None:
         self.run(self.scribe.ask(text))
         self.begin("worker-1", pieces)
 
@@ -73,7 +75,7 @@ class SessionLogMachine(RuleBasedStateMachine, World):
         answer = self.scribe.unfinished
         assert answer is not None
         self.stops.add(answer)
-        if self.run(self.log.cancel(SESSION, answer)) is None:
+        if self.run(self.log.cancel(SESSION, answer, 1)) is None:
             claimed = self.claim(answer, "web-1")
             assert claimed is not None
             self.settle(claimed, answer)
@@ -88,7 +90,11 @@ class SessionLogMachine(RuleBasedStateMachine, World):
         paused=st.sampled_from([False, False, True]),
     )
     def begin(
-        self, worker: str, pieces: Sequence[str] = (), keep: bool = True, paused: bool = False
+        self,
+        worker: str,
+        pieces: Sequence[str | Reasoning] = (),
+        keep: bool = True,
+        paused: bool = False,
     ) -> None:
         answer = self.scribe.unfinished
         assert answer is not None
@@ -121,12 +127,12 @@ class SessionLogMachine(RuleBasedStateMachine, World):
 
     @precondition(lambda self: self.writing)
     @rule(data=st.data(), pieces=_PIECES)
-    def write(self, data: st.DataObject, pieces: list[str]) -> None:
+    def write(self, data: st.DataObject, pieces: list[str | Reasoning]) -> None:
         self.append(data.draw(st.sampled_from(sorted(self.writing))), pieces)
 
     @precondition(lambda self: self.writing)
     @rule(pieces=_PIECES, which=_READERS, lost=st.integers(1, 3))
-    def write_and_lose(self, pieces: list[str], which: int, lost: int) -> None:
+    def write_and_lose(self, pieces: list[str | Reasoning], which: int, lost: int) -> None:
         """Let a node miss so many publications of one entry each, from now on."""
         self.nodes[which].to_lose = lost
         for piece in pieces:
@@ -144,7 +150,7 @@ class SessionLogMachine(RuleBasedStateMachine, World):
 
     @precondition(lambda self: any(one.lease is not self.lease for one in self.past))
     @rule(data=st.data(), pieces=_PIECES)
-    def write_under_an_old_lease(self, data: st.DataObject, pieces: list[str]) -> None:
+    def write_under_an_old_lease(self, data: st.DataObject, pieces: list[str | Reasoning]) -> None:
         old = [one for one in self.past if one.lease is not self.lease]
         writing = data.draw(st.sampled_from(old))
         before = self.position()
@@ -176,7 +182,7 @@ class SessionLogMachine(RuleBasedStateMachine, World):
             self.run(self.log.finish(claimed.lease, answer, stored.attempt, new_entry(stored)))
 
     @rule(pieces=_PIECES)
-    def leases_run_out(self, pieces: Sequence[str] = ()) -> None:
+    def leases_run_out(self, pieces: Sequence[str | Reasoning] = ()) -> None:
         """Let all workers wake up too late, and write on as if nothing had happened."""
         self.seconds += 2 * LEASE_MS / 1000
         self.lease = None

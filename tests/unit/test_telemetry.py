@@ -85,6 +85,22 @@ def test_the_level_holds_for_both_kinds_of_logger(capsys: pytest.CaptureFixture[
     assert lines(capsys) == []
 
 
+@pytest.mark.parametrize(("level", "told"), [("info", 1), ("warning", 0)])
+def test_text_that_is_no_utf8_is_a_line_and_no_traceback(
+    capsys: pytest.CaptureFixture[str], level: str, told: int
+) -> None:
+    """Any client may send it in a WebSocket, as often as it likes."""
+    configure_logging(environment="production", level=level)
+    configure_logging(environment="production", level=level)
+    try:
+        b"\xff".decode()
+    except UnicodeDecodeError:
+        logging.getLogger("uvicorn.error").exception("Invalid UTF-8 sequence received from client.")
+    written = [json.loads(line) for line in lines(capsys)]
+    assert [line["level"] for line in written] == ["info"] * told
+    assert all("exception" not in line for line in written)
+
+
 def test_a_terminal_that_is_gone_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     configure_logging(environment="production", level="info")
     with open(os.devnull, "w") as gone:  # noqa: PTH123

@@ -7,8 +7,9 @@ import time
 from typing import TYPE_CHECKING
 
 from app.streams.session_log import Claimed, Held
-from workers.generation.attempt import AnswerParts, Attempt, Ended, Remembered
+from workers.generation.attempt import AnswerParts, Attempt, Ended
 from workers.generation.held import HeldAnswer
+from workers.generation.kept import Remembered
 
 if TYPE_CHECKING:
     from collections.abc import Callable

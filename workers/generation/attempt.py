@@ -23,12 +23,12 @@ from app.models.client import (
     Finished,
     GenerationRequest,
     ModelClient,
-    Reasoning,
     Turn,
 )
 from app.streams.session_log import AppendOutcome, Claimed
 from workers.generation.flusher import INTERRUPTIONS, AnswerWriter, Flusher
 from workers.generation.held import HeldAnswer, Interruption
+from workers.generation.kept import Kept, Remembered, kept_of
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -70,13 +70,6 @@ class AnswerLimits(NamedTuple):
     max_characters: int
     storing_seconds: float
     """How long a final state is tried to be stored before the job is left to another."""
-
-
-class Remembered(NamedTuple):
-    """What this worker knows of its own attempt after the log was lost."""
-
-    attempt: int
-    text: str
 
 
 class _Produced(NamedTuple):
@@ -143,13 +136,13 @@ class Attempt:
             case AlreadyFinal():
                 return await self._tell_final(found.message)
             case StopRequested():
-                return await self._settle(found.message, Status.CANCELLED, None)
+                return await self._settle(found, Status.CANCELLED, None)
             case Exhausted():
                 error = AnswerError(
                     "attempts_exhausted",
                     f"The answer was tried {parts.limits.max_attempts} times without success",
                 )
-                return await self._settle(found.message, Status.FAILED, error)
+                return await self._settle(found, Status.FAILED, error)
             case Begun():
                 return await self._generate(found)
 
@@ -164,8 +157,17 @@ class Attempt:
         )
         return _ENDED[outcome]
 
-    async def _settle(self, message: Message, status: Status, error: AnswerError | None) -> Ended:
-        final = await self._parts.settling.settle(self._claimed, message, status, error)
+    async def _settle(
+        self, found: StopRequested | Exhausted, status: Status, error: AnswerError | None
+    ) -> Ended:
+        final = await self._parts.settling.settle(
+            self._claimed,
+            found.message,
+            status,
+            error,
+            user_id=found.user_id,
+            in_reply_to=found.user_message.message_id,
+        )
         if final is None:
             return Ended.AGAIN
         self._report(final, chunks=0)
@@ -174,16 +176,24 @@ class Attempt:
     async def _generate(self, begun: Begun) -> Ended:
         parts, held = self._parts, self._held
         message = begun.message
+        held.attempt = begun.attempt
         model = self._model(begun)
-        request = await self._request(begun, model)
-        begin = Start(message.message_id, begun.attempt, message.model or "", request.kept)
+        kept, request = await self._request(begun, model)
+        begin = Start(
+            message.message_id,
+            begun.attempt,
+            message.model or "",
+            kept.text,
+            kept.reasoning or None,
+        )
 
         async def start() -> AppendOutcome:
             return await parts.log.start(
                 held.lease,
                 message.message_id,
                 begun.attempt,
-                kept=request.kept,
+                kept=kept.text,
+                kept_reasoning=kept.reasoning,
                 entries=[new_entry(begin)],
                 entries_if_unknown=[new_entry(begun.user_message)],
             )
@@ -191,10 +201,10 @@ class Attempt:
         outcome = await self._stubbornly(start)
         if outcome is not AppendOutcome.OK:
             held.interrupt(INTERRUPTIONS[outcome])
-        writer = AnswerWriter(parts.flusher, held, begun.attempt, request.kept)
+        writer = AnswerWriter(parts.flusher, held, begun.attempt, kept)
         produced = await self._produce(model, request, writer)
         drained = await self._drain(writer)
-        self.remembered = Remembered(begun.attempt, writer.text)
+        self.remembered = Remembered(begun.attempt, writer.kept)
         match held.interrupted.result() if held.interrupted.done() else None:
             case Interruption.SUPERSEDED:
                 return Ended.LEFT
@@ -221,25 +231,20 @@ class Attempt:
             # Asked for on a node with other settings: a visible failure, not a lost worker.
             return None
 
-    async def _request(self, begun: Begun, model: ModelClient | None) -> GenerationRequest:
-        active = self._claimed.active
-        # Where the log was lost: what the answer had before it was to be gone on with.
-        kept = active.text if active else begun.message.content
-        remembered = self.remembered
-        if remembered is not None and remembered.attempt + 1 == begun.attempt:
-            # The log was lost with the text in it, and nobody else made an attempt since: what
-            # this worker had in the log is what clients have seen.
-            kept = max(kept, remembered.text, key=len)
+    async def _request(
+        self, begun: Begun, model: ModelClient | None
+    ) -> tuple[Kept, GenerationRequest]:
+        kept = kept_of(begun, self._claimed.active, self.remembered)
         request = GenerationRequest(
             begun.message.message_id,
             begun.message.session_id,
             [Turn(turn.role, turn.content) for turn in begun.conversation],
-            kept,
+            kept.text,
             begun.user_id,
         )
-        if kept and (model is None or not await model.continues_from(request)):
-            return request._replace(kept="")
-        return request
+        if kept.text and (model is None or not await model.continues_from(request)):
+            return Kept(), request._replace(kept="")
+        return kept, request
 
     async def _produce(
         self, model: ModelClient | None, request: GenerationRequest, writer: AnswerWriter
@@ -290,9 +295,7 @@ class Attempt:
                 if isinstance(piece, Finished):
                     finished = piece
                     continue
-                if isinstance(piece, Reasoning):
-                    continue  # no part of the answer; nobody is shown it yet
-                if self._first_chunk_seconds is None:
+                if isinstance(piece, str) and self._first_chunk_seconds is None:
                     self._first_chunk_seconds = time.monotonic() - self._began
                 await writer.write(piece)
         cut = AnswerError("length_stopped", "The model's limit on the length ended the answer")
@@ -312,6 +315,9 @@ class Attempt:
     async def _finish(self, begun: Begun, writer: AnswerWriter, produced: _Produced) -> Ended:
         parts = self._parts
         now = parts.clock()
+        # A stop waits for no Redis that is out of reach. Were its last batch left out, whoever read
+        # it live would have seen words that nobody finds again.
+        shown = writer.shown
         duration_ms = int((time.monotonic() - self._began) * 1000)
 
         async def store() -> Message | None:
@@ -320,7 +326,8 @@ class Attempt:
                 message_id=begun.message.message_id,
                 attempt=begun.attempt,
                 status=produced.status,
-                content=writer.text,
+                content=shown.text,
+                reasoning=shown.reasoning or None,
                 error=produced.error,
                 usage=produced.usage,
                 now=now,

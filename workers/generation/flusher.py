@@ -1,4 +1,4 @@
-"""Appending the chunks of all of a worker's answers together.
+"""Appending what all of a worker's answers say and think together.
 
 Models hand over pieces one by one; every few milliseconds whatever came in goes to Redis in one
 pipeline with one script call per answer. No answer ever awaits a round trip per chunk.
@@ -13,20 +13,26 @@ from typing import TYPE_CHECKING
 import structlog
 
 from app.domain.errors import Unavailable
-from app.domain.events import Chunk, NewEntry, new_entry
+from app.domain.events import Chunk, EventType, NewEntry, Thought, new_entry
+from app.domain.messages import REASONING_MAX_CHARACTERS
 from app.ending import end
+from app.models.client import Reasoning
 from app.streams.session_log import AppendBatch, AppendOutcome
 from workers.generation.held import HeldAnswer, Interruption
+from workers.generation.kept import Kept
 
 if TYPE_CHECKING:
     from app.streams.session_log import SessionLog
     from app.telemetry import Metrics
 
-_PENDING_CHUNKS = 512
-"""Chunks that an answer may have waiting while Redis is slow or away; then its model waits."""
+_PENDING_ENTRIES = 512
+"""Entries that an answer may have waiting while Redis is slow or away; then its model waits."""
 
-_BATCH_CHUNKS = 128
-"""Chunks of one answer in one script call, so that no call holds Redis for long."""
+_BATCH_ENTRIES = 128
+"""Entries of one answer in one script call, so that no call holds Redis for long."""
+
+_CUT = "…"
+"""Stands for the reasoning that is not kept."""
 
 _BACKOFF_SECONDS = (0.05, 0.1, 0.2, 0.5)
 
@@ -40,45 +46,69 @@ logger = structlog.get_logger(__name__)
 
 
 class AnswerWriter:
-    """The chunks of one attempt on their way into the log."""
+    """What one attempt says and thinks, on its way into the log."""
 
-    def __init__(self, flusher: Flusher, held: HeldAnswer, attempt: int, kept: str) -> None:
+    def __init__(self, flusher: Flusher, held: HeldAnswer, attempt: int, kept: Kept) -> None:
         """Go on after ``kept``, which the log has already."""
         self.held = held
         self.chunks = 0
         """Chunks that the log has of this attempt."""
         self.refused = False
-        """Whether the log refused any: then ``text`` is not all that was written."""
+        """Whether the log refused any: then ``kept`` is not all that was written."""
         self._flusher = flusher
         self._attempt = attempt
-        self._durable = [kept] if kept else []
+        self._said = [kept.text]
+        self._thought = [kept.reasoning]
+        self._entries = 0
         self._next_index = 0
-        self._offset = len(kept)
-        self._pending: list[tuple[str, NewEntry]] = []
+        self._offset = len(kept.text)
+        self._thought_offset = len(kept.reasoning)
+        self._pending: list[tuple[str | Reasoning, NewEntry]] = []
         self._in_flight: AppendBatch | None = None
         self._moved = asyncio.Event()
 
     @property
-    def text(self) -> str:
-        """The text that the log has, over all attempts that were continued."""
-        return "".join(self._durable)
+    def kept(self) -> Kept:
+        """What the log has, over all attempts that were continued."""
+        return Kept("".join(self._said), "".join(self._thought))
 
-    async def write(self, piece: str) -> None:
-        """Queue a piece; waits only while the queue is full."""
-        entry = new_entry(
-            Chunk(self.held.job.message_id, self._attempt, self._next_index, self._offset, piece)
-        )
-        self._next_index += 1
-        self._offset += len(piece)
+    @property
+    def shown(self) -> Kept:
+        """What a reader may have been given: what the log has, and a batch of unknown outcome."""
+        kept, batch = self.kept, self._in_flight
+        if batch is None:
+            return kept
+        return Kept(kept.text + batch.text, kept.reasoning + batch.reasoning)
+
+    async def write(self, piece: str | Reasoning) -> None:
+        """Queue a piece; waits only while the queue is full.
+
+        Reasoning beyond its bound is dropped, and «…» says so once.
+        """
+        message_id = self.held.job.message_id
+        if isinstance(piece, Reasoning):
+            room = REASONING_MAX_CHARACTERS - len(_CUT) - self._thought_offset
+            if room < 0:
+                return
+            if len(piece.text) > room:
+                piece = Reasoning(piece.text[:room] + _CUT)
+            entry = new_entry(Thought(message_id, self._attempt, self._thought_offset, piece.text))
+            self._thought_offset += len(piece.text)
+        else:
+            entry = new_entry(
+                Chunk(message_id, self._attempt, self._next_index, self._offset, piece)
+            )
+            self._next_index += 1
+            self._offset += len(piece)
         self._pending.append((piece, entry))
         self._flusher.wake(self)
-        while len(self._pending) >= _PENDING_CHUNKS and self._may_send:
+        while len(self._pending) >= _PENDING_ENTRIES and self._may_send:
             await self._progress()
 
     async def drain(self) -> None:
         """Wait until nothing is in flight, and nothing waits that may still be sent.
 
-        Only then is ``text`` what the log has. Unbounded while Redis is away: bound it outside.
+        Only then is ``kept`` what the log has. Unbounded while Redis is away: bound it outside.
         """
         while self._in_flight or (self._pending and self._may_send):
             await self._progress()
@@ -106,15 +136,16 @@ class AnswerWriter:
         is sent again, the server recognises it by its first index and count.
         """
         if self._in_flight is None and self._pending and self._may_send:
-            taken = self._pending[:_BATCH_CHUNKS]
-            del self._pending[:_BATCH_CHUNKS]
+            taken = self._pending[:_BATCH_ENTRIES]
+            del self._pending[:_BATCH_ENTRIES]
             self._in_flight = AppendBatch(
                 self.held.lease,
                 self.held.job.message_id,
                 self._attempt,
-                self.chunks,
-                "".join(piece for piece, _ in taken),
+                self._entries,
+                "".join(piece for piece, _ in taken if isinstance(piece, str)),
                 [entry for _, entry in taken],
+                "".join(piece.text for piece, _ in taken if isinstance(piece, Reasoning)),
             )
         return self._in_flight
 
@@ -123,8 +154,10 @@ class AnswerWriter:
         batch = self._in_flight
         self._in_flight = None
         if outcome is AppendOutcome.OK and batch is not None:
-            self._durable.append(batch.text)
-            self.chunks += len(batch.entries)
+            self._said.append(batch.text)
+            self._thought.append(batch.reasoning)
+            self._entries += len(batch.entries)
+            self.chunks += sum(entry.type == EventType.CHUNK for entry in batch.entries)
         elif outcome is not AppendOutcome.OK:
             # Noted apart from the interruption: that keeps its first reason, which may be an
             # older one under which the text would be taken for whole.

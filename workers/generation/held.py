@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from app.streams.jobs import Job
 
 
+NOT_BEGUN = 2**31
+"""Above every attempt's number: no stop in the log is meant for an attempt that is not begun."""
+
+
 class Interruption(enum.Enum):
     """Why an answer is not written to its end by this attempt."""
 
@@ -31,6 +35,8 @@ class HeldAnswer:
         """Hold ``lease`` for ``job``."""
         self.job = job
         self.lease = lease
+        self.attempt = NOT_BEGUN
+        """The attempt's number, once the database has begun it and has found no stop."""
         self.interrupted: asyncio.Future[Interruption] = asyncio.get_running_loop().create_future()
 
     def interrupt(self, why: Interruption) -> None:

@@ -1,8 +1,7 @@
 """Finding answers that nothing covers, and enqueuing them again.
 
 Redis was lost, or a web node died between the commit and the queue: the database says unfinished
-and there is no job. One worker at a time looks; two that look at once do no harm. It also removes
-what deleted sessions have kept (``purge``).
+and there is no job. One worker at a time looks; two that look at once do no harm.
 """
 
 from __future__ import annotations
@@ -15,11 +14,9 @@ import structlog
 
 from app.db import history
 from app.domain.errors import Unavailable
-from workers.generation.purge import purge
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime
 
     from app.db.engine import Database
     from app.streams.election import Election
@@ -45,7 +42,6 @@ class Reconciler:
         jobs: JobQueue,
         election: Election,
         period_seconds: float,
-        clock: Callable[[], datetime],
         metrics: Metrics,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -54,7 +50,6 @@ class Reconciler:
         self._jobs = jobs
         self._election = election
         self._period_seconds = period_seconds
-        self._clock = clock
         self._metrics = metrics
         self._monotonic = monotonic
         self._uncovered_since: dict[str, float] = {}
@@ -66,7 +61,6 @@ class Reconciler:
             try:
                 if await self._election.hold():
                     await self.reconcile()
-                    await purge(self._database, self._clock())
             except Unavailable as failure:
                 logger.warning("reconciling_failed", reason=failure.detail)
 
@@ -96,7 +90,7 @@ class Reconciler:
                 if now - since < _GRACE_SECONDS:
                     self._uncovered_since[answer.message_id] = since
                 else:
-                    await self._jobs.enqueue(answer.session_id, answer.message_id)
+                    await self._jobs.enqueue(answer.session_id, answer.message_id, answer.user_id)
                     self._metrics.reconciled.inc()
                     logger.info(
                         "answer_reconciled",

@@ -15,7 +15,7 @@ from app.streams import keys
 from app.streams.session_log import AppendOutcome
 from workers.generation.attempt import Ended
 from workers.generation.flusher import INTERRUPTIONS
-from workers.generation.held import HeldAnswer, Interruption
+from workers.generation.held import NOT_BEGUN, HeldAnswer, Interruption
 
 if TYPE_CHECKING:
     from app.streams.jobs import Job, JobQueue
@@ -84,9 +84,12 @@ class Worker:
         """Take a stop that was published to this worker."""
         if channel != keys.worker_channel(self.node_id):
             return
-        session_id, _, message_id = payload.decode().partition(" ")
+        # A web node of the version before names no attempt.
+        session_id, message_id, *named = payload.decode().split(" ")
+        meant_for = int(named[0]) if named else NOT_BEGUN
         held = self._held.get(session_id)
-        if held is not None and held.job.message_id == message_id:
+        # A stop may arrive when the same answer was asked for again: it was not meant for that.
+        if held is not None and held.job.message_id == message_id and held.attempt <= meant_for:
             held.interrupt(Interruption.CANCELLED)
 
     async def _take_new(self) -> None:
@@ -186,7 +189,7 @@ class Worker:
         kept = {job.job_id for job, _ in self._answers.values()}
         if held:
             outcomes = await self._log.renew(
-                [(answer.lease, answer.job.message_id) for answer in held],
+                [(answer.lease, answer.job.message_id, answer.attempt) for answer in held],
                 self._limits.lease_ms,
             )
             for answer, outcome in zip(held, outcomes, strict=True):

@@ -8,7 +8,7 @@ from typing import Final
 
 from app.domain.errors import AnswerFailed
 from app.domain.messages import Usage, storable
-from app.models.client import Finished, GenerationRequest, Pieces
+from app.models.client import Finished, GenerationRequest, Pieces, Reasoning
 from app.models.demo.canned import CannedAnswers
 from app.models.demo.script import Failure, Script, Stall, pieces_of, script_for
 
@@ -52,6 +52,12 @@ class DemoModel:
                         "model_error",
                         f"The demo model failed after {step.after_pieces} pieces, as it was asked",
                     )
+                case Reasoning():
+                    said += 1
+                    # What was begun is past its thoughts.
+                    if not request.kept:
+                        await asyncio.sleep(self._delay_seconds(script, said))
+                        yield step
                 case str():
                     said += 1
                     if to_skip >= len(step):

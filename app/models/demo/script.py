@@ -4,6 +4,7 @@
 ``/echo TEXT``                      TEXT, byte for byte, word by word
 ``/count N [DELAY_MS]``             the words ``1 2 … N``, one piece each
 ``/markdown``                       a page that uses every construct
+``/think M N [DELAY_MS]``           M words of reasoning, then the words ``1 2 … N``
 ``/fail AFTER_CHUNKS``              so many pieces, then ``model_error``
 ``/stall AFTER_CHUNKS SECONDS``     so many pieces, then a silence, then the rest
 =================================  =======================================================
@@ -19,6 +20,7 @@ import re
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from app.models.client import Reasoning
 from app.models.demo.canned import CannedAnswers
 
 COUNT_MAX: Final = 100_000
@@ -42,6 +44,10 @@ _USAGE: Final = {
         f"counts to N (0 to {COUNT_MAX}), with a pause of 0 to {DELAY_MAX_MS} ms before each word",
     ),
     "markdown": ("/markdown", "shows a page that uses every construct"),
+    "think": (
+        "/think M N [DELAY_MS]",
+        f"thinks M words, then counts to N, with a pause of 0 to {DELAY_MAX_MS} ms before each",
+    ),
     "fail": ("/fail AFTER_CHUNKS", f"fails after 0 to {CHUNKS_MAX} pieces"),
     "stall": (
         "/stall AFTER_CHUNKS SECONDS",
@@ -65,7 +71,7 @@ class Failure(NamedTuple):
 class Script(NamedTuple):
     """An answer in order; ``delay_ms`` None is the model's own pace."""
 
-    steps: Sequence[str | Stall | Failure]
+    steps: Sequence[str | Reasoning | Stall | Failure]
     delay_ms: int | None = None
 
     @property
@@ -85,7 +91,7 @@ def script_for(question: str, answers: CannedAnswers) -> Script:
     if command is None:
         return Script(pieces_of(answers.answer(question)))
     name, rest = command[1], command[2] or ""
-    steps: Sequence[str | Stall | Failure]
+    steps: Sequence[str | Reasoning | Stall | Failure]
     delay_ms = None
     match name, *rest.split():
         case ["echo", _, *_]:
@@ -96,6 +102,13 @@ def script_for(question: str, answers: CannedAnswers) -> Script:
             delay, DELAY_MAX_MS
         ):
             steps, delay_ms = _counted(int(count)), int(delay)
+        case ["think", thoughts, count, *delay] if (
+            _is_whole(thoughts, COUNT_MAX)
+            and _is_whole(count, COUNT_MAX)
+            and (not delay or (len(delay) == 1 and _is_whole(delay[0], DELAY_MAX_MS)))
+        ):
+            steps = [*map(Reasoning, _filler(int(thoughts))), *_counted(int(count))]
+            delay_ms = int(delay[0]) if delay else None
         case ["markdown"]:
             steps = pieces_of(answers.named("markdown"))
         case ["fail", after] if _is_whole(after, CHUNKS_MAX):

@@ -1,9 +1,11 @@
--- The chunks of one answer for one flush. The check of the lease and the write are one step, so a
--- worker that was paused past its lease cannot append one character.
-local log, owner, active, partial, cancel = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+-- What one answer adds in one flush, text and reasoning. The check of the lease and the write are
+-- one step, so a worker that was paused past its lease cannot append one character.
+local log, owner, active, partial, reasoning, cancel =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local holder, message_id, attempt = ARGV[1], ARGV[2], ARGV[3]
-local first_index, ttl_ms, max_entries, text = tonumber(ARGV[4]), ARGV[5], ARGV[6], ARGV[7]
-local count = #ARGV - 7
+local first_index, ttl_ms, max_entries = tonumber(ARGV[4]), ARGV[5], ARGV[6]
+local text, thoughts = ARGV[7], ARGV[8]
+local count = (#ARGV - 8) / 2
 
 local held = redis.call('GET', owner)
 if not held then
@@ -24,19 +26,17 @@ end
 if index ~= first_index then
   return 'LOST'
 end
-if redis.call('EXISTS', cancel) == 1 then
+if stopped(cancel) >= tonumber(attempt) then
   return 'CANCELLED'
 end
-local entries = {}
-for number = 8, #ARGV do
-  entries[#entries + 1] = 'chunk'
-  entries[#entries + 1] = ARGV[number]
+local function add(key, piece)
+  if piece ~= '' and redis.call('APPEND', key, piece) == #piece then
+    -- APPEND made the key; renew.lua keeps it from then on.
+    redis.call('PEXPIRE', key, ttl_ms)
+  end
 end
-write(log, entries, max_entries, false)
-redis.call('APPEND', partial, text)
-if first_index == 0 then
-  -- APPEND made the key where the attempt began with nothing; renew.lua keeps it from then on.
-  redis.call('PEXPIRE', partial, ttl_ms)
-end
+write(log, slice(9, count * 2), max_entries, false)
+add(partial, text)
+add(reasoning, thoughts)
 redis.call('HSET', active, 'index', first_index + count)
 return 'OK'

@@ -62,6 +62,11 @@ local function write(log, entries, max_entries, pristine, anew)
   return last or newest or '0-0'
 end
 
+-- The last attempt that a requested stop was meant for, -1 where none is requested.
+local function stopped(cancel)
+  return tonumber(redis.call('GET', cancel) or '-1')
+end
+
 local function slice(from, count)
   local part = {}
   for number = from, from + count - 1 do

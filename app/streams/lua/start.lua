@@ -1,8 +1,8 @@
--- An attempt begins: the text becomes what it keeps of the attempt before.
-local log, owner, active, partial = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local holder, message_id, attempt, kept = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local ttl_ms, max_entries = ARGV[5], ARGV[6]
-local count_if_unknown, count = tonumber(ARGV[7]), tonumber(ARGV[8])
+-- An attempt begins: text and reasoning become what it keeps of the attempt before.
+local log, owner, active, partial, reasoning = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local holder, message_id, attempt = ARGV[1], ARGV[2], ARGV[3]
+local kept, kept_reasoning, ttl_ms, max_entries = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
+local count_if_unknown, count = tonumber(ARGV[8]), tonumber(ARGV[9])
 
 local held = redis.call('GET', owner)
 if not held then
@@ -15,9 +15,9 @@ local known = redis.call('HMGET', active, 'message_id', 'attempt', 'turn', 'run'
 if known[1] == message_id and known[2] == attempt then
   return 'OK'
 end
-local from, number = 9, count_if_unknown + count
+local from, number = 10, count_if_unknown + count
 if known[1] == message_id and tail(log) then
-  from, number = 9 + count_if_unknown * 2, count
+  from, number = 10 + count_if_unknown * 2, count
 end
 local before = tail(log)
 local run = server_run()
@@ -30,10 +30,12 @@ redis.call('DEL', active)
 redis.call('HSET', active, 'message_id', message_id, 'attempt', attempt, 'index', 0, 'turn', turn,
   'run', run)
 redis.call('PEXPIRE', active, ttl_ms)
-if kept == '' then
-  redis.call('DEL', partial)
-else
+redis.call('DEL', partial, reasoning)
+if kept ~= '' then
   redis.call('SET', partial, kept, 'PX', ttl_ms)
+end
+if kept_reasoning ~= '' then
+  redis.call('SET', reasoning, kept_reasoning, 'PX', ttl_ms)
 end
 redis.call('PEXPIRE', log, ttl_ms)
 return 'OK'

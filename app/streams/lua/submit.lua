@@ -1,9 +1,11 @@
--- An answer is awaited: its question enters the log, the partial text of the turn before goes. What
--- an answer has already that is to be gone on with takes its place.
+-- An answer is awaited: its question enters the log, text and reasoning of the turn before go. What
+-- an answer has already that is to be gone on with takes their place.
 -- Gives the position, and the answer before this one where its final state was never told.
-local log, owner, active, partial, cancel = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local log, owner, active, partial, reasoning, cancel =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local message_id, attempt, pristine = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1'
-local ttl_ms, max_entries, kept, count = ARGV[4], ARGV[5], ARGV[6], tonumber(ARGV[7])
+local ttl_ms, max_entries, kept, kept_reasoning = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
+local count = tonumber(ARGV[8])
 
 local known = redis.call('HMGET', active, 'message_id', 'attempt', 'run')
 if known[1] == message_id and tonumber(known[2]) >= attempt then
@@ -18,10 +20,16 @@ local before = tail(log)
 local run = server_run()
 -- The server was restarted since the turn before: see start.lua.
 local anew = count > 0 and before and known[3] and known[3] ~= run
-local position = write(log, slice(8, count * 2), max_entries, pristine, anew)
-redis.call('DEL', active, partial, cancel)
+local position = write(log, slice(9, count * 2), max_entries, pristine, anew)
+redis.call('DEL', active, partial, reasoning)
+if stopped(cancel) < attempt then
+  redis.call('DEL', cancel)
+end
 if kept ~= '' then
   redis.call('SET', partial, kept, 'PX', ttl_ms)
+end
+if kept_reasoning ~= '' then
+  redis.call('SET', reasoning, kept_reasoning, 'PX', ttl_ms)
 end
 local turn = count > 0 and position or before
 if count == 0 and before and known[3] then

@@ -1,0 +1,1 @@
+"""Who people are to the server: passwords, sign-ins, tokens."""
