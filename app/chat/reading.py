@@ -10,11 +10,11 @@ from msgspec.structs import replace
 
 from app.db import history
 from app.domain.errors import NotFound, Unavailable
-from app.domain.messages import Message
+from app.domain.messages import Message, Status
 from app.domain.position import BEFORE_ALL
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from app.chat.history_cache import HistoryCache
     from app.db.engine import Database
@@ -49,15 +49,13 @@ class Reading:
 
     async def whole(self, session_id: str, user_id: str) -> MessagePage:
         """Read the whole state for a stream; raise NotFound, or Unavailable without the log."""
-        snapshot = await self._log.snapshot(session_id)
-        return await self._read(session_id, user_id, WHOLE_MESSAGES, None, snapshot)
+        return await self._state(session_id, user_id, WHOLE_MESSAGES, None, self._log.snapshot)
 
     async def page(
         self, session_id: str, user_id: str, limit: int, before: str | None
     ) -> MessagePage:
         """Read one page; without Redis it comes from the database alone, standing at 0-0."""
-        snapshot = await self._snapshot(session_id)
-        return await self._read(session_id, user_id, limit, before, snapshot)
+        return await self._state(session_id, user_id, limit, before, self._snapshot)
 
     async def around(
         self, session_id: str, user_id: str, message_id: str, limit: int
@@ -75,6 +73,23 @@ class Reading:
             self._database, session_id=session_id, message_id=message_id, count=limit // 2
         )
         return await self._read(session_id, user_id, limit, before, snapshot)
+
+    async def _state(
+        self,
+        session_id: str,
+        user_id: str,
+        limit: int,
+        before: str | None,
+        look: Callable[[str], Awaitable[Snapshot | None]],
+    ) -> MessagePage:
+        snapshot = await look(session_id)
+        page = await self._read(session_id, user_id, limit, before, snapshot)
+        if snapshot is not None and _began_meanwhile(page, snapshot):
+            # This process may have been frozen between the two looks, for as long as several
+            # attempts took. Each of them would be told again, of an answer shown in its last one.
+            snapshot = await look(session_id)
+            page = await self._read(session_id, user_id, limit, before, snapshot)
+        return page
 
     async def _snapshot(self, session_id: str) -> Snapshot | None:
         """Look at the log, within bounds; None where it cannot be reached."""
@@ -116,8 +131,18 @@ class Reading:
         return MessagePage(with_text_so_far(items, snapshot.active), str(snapshot.position))
 
 
+def _began_meanwhile(page: MessagePage, snapshot: Snapshot) -> bool:
+    """Tell whether an answer is being written that the log, as it was seen, knew nothing of."""
+    known = None if snapshot.active is None else snapshot.active.message_id
+    return any(item.status is Status.STREAMING and item.message_id != known for item in page.items)
+
+
 def with_text_so_far(items: Sequence[Message], active: ActiveAnswer | None) -> list[Message]:
-    """Put the text so far into the unfinished answer; a final state in the database wins."""
+    """Put the text so far into the unfinished answer; a final state in the database wins.
+
+    The attempt is the log's too, 0 before the first has begun: the database may be ahead, and what
+    the log has after this position would speak of attempts that lie behind.
+    """
     if active is None:
         return list(items)
     return [
@@ -125,7 +150,7 @@ def with_text_so_far(items: Sequence[Message], active: ActiveAnswer | None) -> l
             item,
             content=active.text,
             reasoning=active.reasoning or None,
-            attempt=active.attempt or item.attempt,
+            attempt=active.attempt,
         )
         if item.message_id == active.message_id and not item.is_complete
         else item

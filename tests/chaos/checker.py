@@ -21,10 +21,6 @@ class Checker:
         self._tell = tell
         self._wholes: dict[str, str] = {}
         self.client = _new_client()
-        self.replays = 0
-        """How often an attempt was told again that the state before was ahead of."""
-        self._merged: set[str] = set()
-        """Messages of a state of which no attempt has begun since."""
         self.finals: dict[str, tuple[str, str]] = {}
         """Status and text of the answers that were shown as final, by id."""
 
@@ -75,7 +71,6 @@ class Checker:
             case "history":
                 for message in data["messages"]:
                     self._check_final(message)
-                self._merged = {message["message_id"] for message in data["messages"]}
             case "message":
                 self._check_final(data)
             case "start":
@@ -89,15 +84,7 @@ class Checker:
                 pass
 
     def _check_start(self, data: Any) -> None:
-        message_id = data["message_id"]
-        is_earlier = data["attempt"] < self._attempt(message_id)
-        if is_earlier and message_id in self._merged:
-            # The state was put together of the log's place and of what the database had a moment
-            # later: what lies between the two is told again, up to where the state was.
-            self.replays += 1
-        else:
-            self._check_attempt(data, is_earlier)
-        self._merged.discard(message_id)
+        self._check_attempt(data, data["attempt"] < self._attempt(data["message_id"]))
 
     def _check_attempt(self, data: Any, is_another: bool) -> None:
         if is_another:

@@ -69,8 +69,6 @@ class Report:
     transports: Counter[str] = field(default_factory=Counter)
     """Connections by transport."""
     histories: Counter[str] = field(default_factory=Counter)
-    replays: int = 0
-    """Attempts that were told again after a state that was ahead of them."""
     refusals: Counter[str] = field(default_factory=Counter)
     """Requests that were refused in the documented way, by code."""
     events: Counter[str] = field(default_factory=Counter)
@@ -171,7 +169,6 @@ class Report:
             *_counted("at attempt", self.attempts),
             *_counted("connections by", self.transports),
             *_counted("histories,", self.histories),
-            f"{'attempts told again after a history':<48} {self.replays}",
             *_counted("refused,", self.refusals),
             *_counted("recorded,", self.events),
             *_counted("harm,", Counter(fault.name for fault in self.faults)),

@@ -66,8 +66,6 @@ class Talker:
             self._report.answer_seconds.append(time.monotonic() - accepted)
             self._report.answers[final["status"]] += 1
             self._report.attempts[final["attempt"]] += 1
-            self._report.replays += self._checker.replays
-            self._checker.replays = 0
             self._report.finals[answer_id] = (final["status"], final["content"])
 
     async def _ask(self, question: str, key: str) -> dict[str, Any]:

@@ -91,14 +91,11 @@ def test_what_is_as_it_must_be_is_not_called_broken() -> None:
     assert _read(lost).breaches == []
 
 
-def test_a_state_that_is_ahead_of_its_place_in_the_log_may_be_caught_up_with() -> None:
-    ahead: _Log = [_QUEUED, _history(2, _message("", "streaming", attempt=2)[1]), *_WHOLE_LOG[1:]]
-    assert _read(ahead).breaches == []
-    again: _Log = [*ahead[:-1], _start(1, "1 2"), ahead[-1]]
-    assert _read(again).breached[Breach.TWO_VOICES] > 0
-
-
 _BROKEN: dict[str, tuple[Breach, _Log]] = {
+    "a state shows an attempt, and an earlier one begins": (
+        Breach.TWO_VOICES,
+        [_QUEUED, _history(2, _message("", "streaming", attempt=2)[1]), *_WHOLE_LOG[1:]],
+    ),
     "a word is left out live": (
         Breach.LOST,
         [_QUEUED, _start(), _chunk(0, "1 2"), _chunk(3, " 4 5"), _message(_WHOLE, "complete")],
