@@ -137,8 +137,10 @@
           signal: leaving.signal,
         });
         if (response.status === 401) {
-          // What is on the page is nobody's any more: the server shows the way to sign in.
-          location.reload();
+          // Where the page itself is refused as well, what is on it is nobody's any more, and a
+          // reload leads to the sign-in page. Unasked it might be reloaded without end.
+          const itself = await fetch(location.href, { method: "HEAD", signal: leaving.signal });
+          if (itself.status === 401) location.reload();
           return { ended: "Signed out" };
         }
         if (response.status === 429 || response.status >= 500) {

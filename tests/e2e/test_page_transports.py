@@ -11,6 +11,7 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 import pytest
@@ -408,6 +409,9 @@ async def test_a_connection_that_may_not_come_back_says_so_and_stays_away(
     proxy.seen.clear()
     proxy.cut()
     await tab.says(words)
+    # Where a credential is refused, the page has asked whether it would be refused as well.
+    assert proxy.seen == ([f"/chat/{session_id}"] if status == HTTPStatus.UNAUTHORIZED else [])
+    proxy.seen.clear()
     await tab.page.evaluate("dispatchEvent(new Event('online'))")
     assert proxy.seen == []
     assert tab.unexpected() == []

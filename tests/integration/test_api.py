@@ -56,6 +56,7 @@ class TestAsking:
             "completed_at",
             "error",
             "usage",
+            "reasoning",
         }
 
     async def test_a_chosen_session_id_is_created_for_the_caller(
