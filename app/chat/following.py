@@ -361,6 +361,11 @@ class Follower:
 
     async def _whole_state(self, reason: HistoryReason = HistoryReason.INITIAL) -> History:
         page = await self._following.reading.whole(self._session_id, self.caller.user_id)
+        if page.position == str(BEFORE_ALL) and self._held.state.position != BEFORE_ALL:
+            # There was no log a moment ago, and this node's tail knows one: it has just begun, or
+            # it was lost and the tail was not told. Then what the tail has, from the first entry
+            # on, is of the old log, and after 0-0 all of that would be told again.
+            await self._held.sync()
         return History(page.items, page.position, reason)
 
     def _reason_to_end(self, ends: float) -> Bye | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,8 @@ from tests.chaos.report import Breach
 from tests.support.contract_client import ContractBreachError, ContractClient
 
 _LOGGED = {"message", "start", "chunk", "reasoning", "session"}
+
+_RECENT = 12
 
 Tell = Callable[[Breach, str], None]
 
@@ -18,7 +21,11 @@ class Checker:
 
     def __init__(self, tell: Tell) -> None:
         """Tell ``tell`` of each breach, with a sentence."""
-        self._tell = tell
+        self._report = tell
+        self._recent: deque[str] = deque(maxlen=_RECENT)
+        """What came last, in short, for whoever looks for the cause of a breach."""
+        self._state = "none"
+        """The last whole state that came."""
         self._wholes: dict[str, str] = {}
         self.client = _new_client()
         self.finals: dict[str, tuple[str, str]] = {}
@@ -35,6 +42,9 @@ class Checker:
 
     def apply(self, event_id: str | None, kind: str, data: Any) -> None:
         """Take one event."""
+        self._recent.append(f"{event_id or '-'} {kind} {_in_short(data)}")
+        if kind == "history":
+            self._state = self._recent[-1]
         self._check(kind, data)
         before = self.client.position
         try:
@@ -65,6 +75,10 @@ class Checker:
             # One whose workers died three times fails visibly, as promised; nothing else may.
             self._tell(Breach.OTHER, f"{message_id} failed: {final['error']}")
         return final
+
+    def _tell(self, breach: Breach, sentence: str) -> None:
+        before = " | ".join(self._recent)
+        self._report(breach, f"{sentence}; state: {self._state}; before it: {before}")
 
     def _check(self, kind: str, data: Any) -> None:
         match kind:
@@ -144,6 +158,15 @@ class Checker:
 
     def _attempt(self, message_id: str) -> int:
         return int(self.client.messages.get(message_id, {}).get("attempt", 0))
+
+
+def _in_short(data: Any) -> str:
+    """Give what tells one event from another."""
+    if "messages" in data:
+        return f"{data['reason']} {[_in_short(message) for message in data['messages'][-2:]]}"
+    fields = (str(data.get("message_id", ""))[-6:], data.get("attempt"), data.get("offset"))
+    ends = (data.get("status"), str(data.get("content") or data.get("chunk") or "")[-12:])
+    return " ".join(str(one) for one in (*fields, *ends) if one is not None)
 
 
 def difference(text: str, whole: str) -> Breach:

@@ -18,7 +18,7 @@ from app.chat.following import Follower
 from app.chat.reading import Reading
 from app.db.engine import Database
 from app.domain.events import SessionChanged, new_entry
-from app.domain.frames import Frame, Heartbeat, History, HistoryReason, Welcome
+from app.domain.frames import Entries, Frame, Heartbeat, History, HistoryReason, Welcome
 from app.domain.position import BEFORE_ALL, Position
 from app.streams.memory_log import MemorySessionLog
 from tests.support.conversations import Talker
@@ -168,4 +168,23 @@ async def test_who_cannot_be_told_yet_is_told_when_redis_is_back(
         frame = await asyncio.wait_for(anext(frames), _FRAME_SECONDS)
     assert isinstance(frame, History)
     assert len(frame.messages) == 2
+    await follower.close()
+
+
+async def test_a_node_that_was_not_told_of_the_loss_does_not_tell_the_old_log_again(
+    place: _Place,
+) -> None:
+    """Redis was emptied; nobody has published since, and the periodic look is yet to come."""
+    accepted = await place.talker.ask("Why?")
+    answer_id = accepted.assistant_message.message_id
+    question = new_entry(accepted.user_message)
+    await place.log.submit(_SESSION, answer_id, 0, [question], pristine=True)
+    before = await place.first_frame(BEFORE_ALL)
+    assert isinstance(before, Entries)
+    place.log.lose_log(_SESSION)
+    follower = await place.node.following.open(CALLER, _SESSION, None, "poll")
+    state = (await follower.poll(0.0)).history
+    assert state is not None
+    assert state.position == str(BEFORE_ALL)
+    assert list((await follower.poll(0.0)).entries) == []
     await follower.close()
