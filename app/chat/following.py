@@ -180,8 +180,9 @@ class Follower:
         self._position = after
         self._transport = transport
         self._tail: SessionTail | None = None
-        self._is_back = False
-        """Whether the tail knows the session as deleted although it is there, restored since."""
+        self._is_doubtful = False
+        """Whether the tail may be of a log that is gone: the session is known as deleted and was
+        restored, or the client stands at 0-0 because another node found no log any more."""
         self._is_unproven = after == BEFORE_ALL
         """Whether nobody knows yet if there was anything before a position of 0-0."""
         self._closed = False
@@ -193,7 +194,7 @@ class Follower:
     def join(self, tail: SessionTail) -> None:
         """Attach to the node's tail of the session."""
         self._tail = tail
-        self._is_back = tail.deleted
+        self._is_doubtful = tail.deleted or self._is_unproven
 
     def renew(self, caller: Caller) -> None:
         """Go on under a credential that ends later; it must be the same user's."""
@@ -280,10 +281,11 @@ class Follower:
         tail = self._held
         # Nothing is judged by a tail that does not know the log yet.
         await tail.ready()
-        if self._is_back:
-            # Told the end of the log before, a client would never come back.
+        if self._is_doubtful:
+            # Told the end of the log before, a client would never come back; told the old log from
+            # its first entry on, it would see again what the state that it has is made of.
             await tail.sync()
-            self._is_back = False
+            self._is_doubtful = False
         if self._position is None:
             return await self._history(HistoryReason.INITIAL)
         changed = tail.changed

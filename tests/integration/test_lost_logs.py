@@ -188,3 +188,17 @@ async def test_a_node_that_was_not_told_of_the_loss_does_not_tell_the_old_log_ag
     assert state.position == str(BEFORE_ALL)
     assert list((await follower.poll(0.0)).entries) == []
     await follower.close()
+
+
+async def test_nor_does_it_to_a_client_whom_another_node_gave_the_new_state(place: _Place) -> None:
+    """It comes with 0-0, which is where the other node found the log to be."""
+    accepted = await place.talker.ask("Why?")
+    answer_id = accepted.assistant_message.message_id
+    question = new_entry(accepted.user_message)
+    await place.log.submit(_SESSION, answer_id, 0, [question], pristine=True)
+    before = await place.first_frame(BEFORE_ALL)
+    assert isinstance(before, Entries)
+    place.log.lose_log(_SESSION)
+    follower = await place.node.following.open(CALLER, _SESSION, BEFORE_ALL, "poll")
+    assert list((await follower.poll(0.0)).entries) == []
+    await follower.close()
